@@ -1,0 +1,192 @@
+"""Experiments as typed data: what is run, and which claims the result must show.
+
+An experiment file defines `EXPERIMENT = Experiment(...)`. Everything here is plain data that goes through JSON
+unchanged, so that a run can be executed in another process and described in its manifest.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from experiments.errors import RoamlabError
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happens to the network at a scheduled time of the scenario."""
+
+    at_s: float
+    """Seconds after the workload's connection was established."""
+    kind: str
+    """Name in `experiments.events.KINDS`."""
+    target: str = ""
+    """Interface, node or link that it happens to, for example "mn-wlan"."""
+    parameters: Parameters = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.at_s) and self.at_s >= 0):
+            raise RoamlabError(f"event {self.kind}: at_s = {self.at_s} must be 0 or more seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A topology and what happens to it."""
+
+    name: str
+    label: str = ""
+    topology: str = "mobile"
+    parameters: Parameters = field(default_factory=dict)
+    """Arguments of the topology."""
+    events: tuple[Event, ...] = ()
+    duration_s: float = 20.0
+    """How long the workload produces data (s)."""
+    family: int = 4
+    """IP version of the workload's connection: 4 or 6."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The traffic of a run; `kind` names a class in `experiments.workloads.REGISTRY`."""
+
+    kind: str = "bulk"
+    direction: str = "down"
+    """"down": CN to MN; "up": MN to CN."""
+    parameters: Parameters = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("down", "up"):
+            raise RoamlabError(f"workload {self.kind}: direction {self.direction!r} is neither 'down' nor 'up'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a claim comes from: a key of docs/references.bib and the place in that work."""
+
+    key: str
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """`measured op value`, for example `gap_ms <= 1000 ms`."""
+
+    op: str
+    value: float | bool | str
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.op not in ("<=", ">=", "=="):
+            raise RoamlabError(f"bound: operator {self.op!r} is none of <=, >=, ==")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement that the runs must show; judged by the analysis from captures and records."""
+
+    id: str
+    text: str
+    metric: str
+    bound: Bound
+    mechanisms: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    aggregate: str = "median"
+    source: Source | None = None
+    published: str | None = None
+    min_repetitions: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run: everything that decides what will happen, and nothing else."""
+
+    experiment: str
+    scenario: Scenario
+    mechanism: str
+    workload: Workload
+    seed: int
+    repetition: int
+
+    @property
+    def slug(self) -> str:
+        """Short name of the run inside its campaign."""
+        return f"{self.scenario.name}.{self.mechanism}.{self.workload.kind}-r{self.repetition}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "RunSpec":
+        """Rebuild a run from its JSON form."""
+        scenario = dict(data["scenario"])
+        scenario["events"] = tuple(Event(**event) for event in scenario["events"])
+        return cls(**{**data, "scenario": Scenario(**scenario), "workload": Workload(**data["workload"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A set of runs, every scenario with every mechanism and workload, and the claims about them."""
+
+    name: str
+    title: str
+    summary: str
+    scenarios: tuple[Scenario, ...]
+    mechanisms: tuple[str, ...]
+    workloads: tuple[Workload, ...] = (Workload(),)
+    claims: tuple[Claim, ...] = ()
+    repetitions: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for what, names in (("scenario", [s.name for s in self.scenarios]), ("mechanism", list(self.mechanisms))):
+            doubles = sorted({name for name in names if names.count(name) > 1})
+            if doubles:
+                raise RoamlabError(f"experiment {self.name}: {what} {', '.join(doubles)} is there twice")
+        known = {s.name for s in self.scenarios}
+        for claim in self.claims:
+            unknown = [n for n in claim.scenarios if n not in known] + [
+                n for n in claim.mechanisms if n not in self.mechanisms
+            ]
+            if unknown:
+                raise RoamlabError(f"experiment {self.name}: claim {claim.id} names {', '.join(unknown)}, which it has not")
+
+    def runs(self, *, repetitions: int, seed: int) -> Iterator[RunSpec]:
+        """All runs; repetition k of every cell uses seed + k, so that cells can be compared pair by pair."""
+        for repetition in range(repetitions):
+            for scenario in self.scenarios:
+                for workload in self.workloads:
+                    for mechanism in self.mechanisms:
+                        yield RunSpec(
+                            experiment=self.name,
+                            scenario=scenario,
+                            mechanism=mechanism,
+                            workload=workload,
+                            seed=seed + repetition,
+                            repetition=repetition,
+                        )
+
+    def only(self, *, scenarios: tuple[str, ...] = (), mechanisms: tuple[str, ...] = ()) -> "Experiment":
+        """The part of the experiment that the user asked for; claims about other parts are left out.
+
+        Raises RoamlabError that lists the valid names when one is unknown.
+        """
+        for what, asked, valid in (
+            ("scenario", scenarios, [s.name for s in self.scenarios]),
+            ("mechanism", mechanisms, list(self.mechanisms)),
+        ):
+            for name in asked:
+                if name not in valid:
+                    raise RoamlabError(f"{self.name} has no {what} {name!r}; it has: {', '.join(valid)}")
+        kept_scenarios = tuple(s for s in self.scenarios if not scenarios or s.name in scenarios)
+        kept_mechanisms = tuple(m for m in self.mechanisms if not mechanisms or m in mechanisms)
+        names = {s.name for s in kept_scenarios}
+        claims = []
+        for claim in self.claims:
+            claim_mechanisms = tuple(m for m in claim.mechanisms if m in kept_mechanisms)
+            claim_scenarios = tuple(s for s in claim.scenarios if s in names)
+            if claim_mechanisms and claim_scenarios:
+                claims.append(replace(claim, mechanisms=claim_mechanisms, scenarios=claim_scenarios))
+        return replace(self, scenarios=kept_scenarios, mechanisms=kept_mechanisms, claims=tuple(claims))
