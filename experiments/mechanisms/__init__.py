@@ -1,0 +1,16 @@
+"""The mechanisms by name. A new one is a module with a class, and its line here."""
+
+from experiments.errors import RoamlabError
+from experiments.mechanisms.base import Mechanism
+from experiments.mechanisms.mptcp import Mptcp, MptcpBackup
+from experiments.mechanisms.tcp import Tcp
+
+REGISTRY: dict[str, type[Mechanism]] = {cls.name: cls for cls in (Tcp, Mptcp, MptcpBackup)}
+
+
+def make(name: str) -> Mechanism:
+    """The mechanism called `name`. Raises RoamlabError that lists the valid names."""
+    try:
+        return REGISTRY[name]()
+    except KeyError:
+        raise RoamlabError(f"no mechanism {name!r}; there are: {', '.join(REGISTRY)}") from None

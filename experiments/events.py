@@ -1,0 +1,294 @@
+"""What can happen to the network during a run, and the timeline that makes it happen on time.
+
+Every kind of event is one function with the names and default values of its parameters beside it. An event that has a
+beginning and an end of its own (a planned handover) becomes two entries of the timeline.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from experiments.clock import now_ns, wall_ns
+from experiments.errors import RoamlabError
+from experiments.mechanisms.base import Mechanism
+from experiments.model import Event
+from experiments.testbed import Testbed
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an event may act on."""
+
+    bed: Testbed
+    mechanism: Mechanism
+
+
+Action = Callable[[Context, str, Mapping[str, Any]], str | None]
+"""Performs the event on a target with parameters; may return a note for the timeline."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of event."""
+
+    name: str
+    target: str
+    """What `target` names: "interface" (of the MN), "link" (any interface at its end), "node", "router"."""
+    parameters: Mapping[str, Any]
+    """Names and default values; None means that it must be given."""
+    summary: str
+    perform: Action
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def _kind(name: str, target: str, **parameters: Any) -> Callable[[Action], Action]:
+    def register(function: Action) -> Action:
+        summary = (function.__doc__ or "").strip().splitlines()[0]
+        KINDS[name] = Kind(name, target, parameters, summary, function)
+        return function
+
+    return register
+
+
+# -- losing and regaining a network -----------------------------------------------------------------------------------
+
+
+@_kind("carrier-loss", "interface")
+def _carrier_loss(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """NO-CARRIER: the radio is gone, the interface stays administratively up, its routes stay (linkdown)."""
+    context.bed.link_of(target).set_carrier(False, end=context.bed.end_of(target))
+
+
+@_kind("carrier-return", "interface")
+def _carrier_return(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The radio is back."""
+    context.bed.link_of(target).set_carrier(True, end=context.bed.end_of(target))
+
+
+@_kind("interface-down", "interface")
+def _interface_down(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """Administratively down: the kernel removes its routes."""
+    context.bed.run(context.bed.mn, ["ip", "link", "set", target, "down"])
+
+
+@_kind("interface-up", "interface")
+def _interface_up(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """Administratively up again."""
+    context.bed.run(context.bed.mn, ["ip", "link", "set", target, "up"])
+
+
+@_kind("blackhole-on", "link", direction="both")
+def _blackhole_on(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """Packets vanish, every interface stays up: nobody is told."""
+    context.bed.link_of(target).set_blackhole(True, direction=parameters["direction"])
+
+
+@_kind("blackhole-off", "link", direction="both")
+def _blackhole_off(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """Packets pass again."""
+    context.bed.link_of(target).set_blackhole(False, direction=parameters["direction"])
+
+
+@_kind("address-remove", "interface", another=True)
+def _address_remove(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The interface loses its addresses; with `another` the next ones will differ."""
+    bed = context.bed
+    old = bed.addresses(bed.mn).get(target, [])
+    bed.mn.netconf("release", interface=target)
+    if parameters["another"]:
+        router = bed.node(bed.path_of(target).access_router)
+        router.serve_other_address(bed.mn.intf(target).MAC())
+    return f"removed {', '.join(old)}"
+
+
+@_kind("address-assign", "interface")
+def _address_assign(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The interface asks for addresses again (DHCP, router solicitation)."""
+    context.bed.mn.netconf("acquire", interface=target)
+
+
+@_kind("interface-appears", "interface")
+def _interface_appears(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """An interface that did not exist so far is plugged in."""
+    context.bed.link_of(target).set_present(True)
+
+
+@_kind("interface-vanishes", "interface")
+def _interface_vanishes(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The interface is unplugged: it does not exist any more."""
+    context.bed.link_of(target).set_present(False)
+
+
+# -- moving -----------------------------------------------------------------------------------------------------------
+
+
+def _move(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """Carrier lost, joined to another attachment point, carrier back."""
+    bed = context.bed
+    link, end = bed.link_of(target), bed.end_of(target)
+    link.set_carrier(False, end=end)
+    bed.attach(target, parameters["to"])
+    link.set_carrier(True, end=end)
+    return f"now at {parameters['to']}"
+
+
+@_kind("reattach", "interface", to=None)
+def _reattach(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The interface leaves its access router and attaches to another one: a new prefix by DHCP or RA."""
+    return _move(context, target, parameters)
+
+
+@_kind("l2-roam", "interface", to=None)
+def _l2_roam(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The interface moves to another port of the same bridge: same subnet, same addresses."""
+    return _move(context, target, parameters)
+
+
+@_kind("planned-handover", "interface", to=None, overlap_s=1.0)
+def _planned_handover(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The mechanism is told; after `overlap_s` with both networks the old interface goes administratively down."""
+    context.mechanism.handover_begins(context.bed, target, parameters["to"])
+    return f"from {target} to {parameters['to']}"
+
+
+@_kind("prefer", "interface", over=None)
+def _prefer(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The mechanism is told to move the traffic to this interface; nothing is taken away."""
+    context.mechanism.handover_begins(context.bed, parameters["over"], target)
+    return f"{target} over {parameters['over']}"
+
+
+# -- the network changes ----------------------------------------------------------------------------------------------
+
+
+@_kind("renumber", "router", prefix4=None, prefix6=None)
+def _renumber(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The access network gets other prefixes; the old IPv6 prefix is deprecated."""
+    context.bed.node(target).renumber(prefix4=parameters["prefix4"], prefix6=parameters["prefix6"])
+
+
+@_kind("nat-rebind", "node")
+def _nat_rebind(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The NAT forgets its mappings: the next packet of a flow gets another port."""
+    context.bed.node(target).rebind()
+
+
+@_kind("profile-change", "link", direction="both", profile=None, rate_mbit=None, delay_ms=None, jitter_ms=None, loss=None)
+def _profile_change(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """Rate, delay, jitter or loss of a link change, or it takes another named profile."""
+    link = context.bed.link_of(target)
+    fields = {k: v for k, v in parameters.items() if k not in ("direction", "profile") and v is not None}
+    new = replace(context.bed.profile_of(target, parameters["profile"]), **fields)
+    link.set_profile(new, direction=parameters["direction"])
+    return str(new.describe())
+
+
+# Receiver sensitivity of 802.11n at 20 MHz (IEEE 802.11-2012, table 20-23) and the data rate of that modulation, one stream.
+_SENSITIVITY_DBM_TO_MBIT = ((-64, 65.0), (-65, 58.5), (-66, 52.0), (-70, 39.0), (-74, 26.0), (-77, 19.5), (-79, 13.0), (-82, 6.5))
+
+
+@_kind("signal-strength", "interface", dbm=None)
+def _signal_strength(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The received signal changes: the link's rate follows 802.11n's sensitivity table, below -82 dBm the carrier is lost."""
+    bed, dbm = context.bed, float(parameters["dbm"])
+    rate = next((mbit for limit, mbit in _SENSITIVITY_DBM_TO_MBIT if dbm >= limit), None)
+    link, end = bed.link_of(target), bed.end_of(target)
+    if rate is None:
+        link.set_carrier(False, end=end)
+        return "below sensitivity: carrier lost"
+    base = bed.profile_of(target, None)
+    best_mbit = _SENSITIVITY_DBM_TO_MBIT[0][1]
+    new = replace(base, rate_mbit=base.rate_mbit * rate / best_mbit if base.rate_mbit else rate)
+    link.set_profile(new)
+    link.set_carrier(True, end=end)
+    return str(new.describe())
+
+
+@_kind("node-crash", "node")
+def _node_crash(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """Everything that runs on the node ends without a word on the network."""
+    bed = context.bed
+    interfaces = bed.emulated_interfaces(target)
+    if not interfaces:
+        raise RoamlabError(f"node-crash: {target} has no emulated link to cut, so its kernel would say goodbye")
+    for interface in interfaces:  # first the wires: a killed process would still send FIN or RST
+        bed.link_of(interface).set_blackhole(True)
+    ended = [process.name for process in bed.processes if process.node_name == target and process.running()]
+    bed.crash(target)
+    return f"killed {', '.join(ended) or 'nothing'}"
+
+
+@_kind("node-restart", "node")
+def _node_restart(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The node is back: its wires carry packets, its agents start again."""
+    started = context.bed.restart(target)
+    for interface in context.bed.emulated_interfaces(target):
+        context.bed.link_of(interface).set_blackhole(False)
+    return f"started {', '.join(started) or 'nothing'}"
+
+
+# -- the timeline -----------------------------------------------------------------------------------------------------
+
+
+def check(event: Event) -> None:
+    """Raises RoamlabError when the event's kind or parameters are not known, or one is missing."""
+    if event.kind not in KINDS:
+        raise RoamlabError(f"no event {event.kind!r}; there are: {', '.join(sorted(KINDS))}")
+    kind = KINDS[event.kind]
+    unknown = sorted(set(event.parameters) - set(kind.parameters))
+    if unknown:
+        valid = ", ".join(kind.parameters) or "none"
+        raise RoamlabError(f"event {event.kind}: unknown parameter {', '.join(unknown)}; it has: {valid}")
+    if not event.target:
+        raise RoamlabError(f"event {event.kind}: target is missing; it names a {kind.target}")
+    if "to" in kind.parameters and not event.parameters.get("to"):
+        raise RoamlabError(f"event {event.kind}: parameter to is missing")
+
+
+def expand(events: tuple[Event, ...]) -> list[Event]:
+    """The entries of the timeline in order: an event with an end of its own becomes two."""
+    entries = []
+    for event in events:
+        check(event)
+        entries.append(event)
+        if event.kind == "planned-handover":
+            overlap_s = event.parameters.get("overlap_s", KINDS[event.kind].parameters["overlap_s"])
+            entries.append(Event(at_s=event.at_s + overlap_s, kind="interface-down", target=event.target))
+    return sorted(entries, key=lambda event: event.at_s)
+
+
+def absent_at_start(events: tuple[Event, ...]) -> tuple[str, ...]:
+    """Interfaces that appear during the scenario, so that they must not exist when it starts."""
+    first: dict[str, str] = {}
+    for event in sorted(events, key=lambda event: event.at_s):
+        if event.kind in ("interface-appears", "interface-vanishes"):
+            first.setdefault(event.target, event.kind)
+    return tuple(target for target, kind in first.items() if kind == "interface-appears")
+
+
+def attachments(events: tuple[Event, ...]) -> tuple[tuple[str, str], ...]:
+    """(interface, attachment point) of every move, so that the ports exist before the run starts."""
+    return tuple((e.target, e.parameters["to"]) for e in events if e.kind in ("reattach", "l2-roam"))
+
+
+def perform(event: Event, context: Context, t0_mono_ns: int) -> dict[str, Any]:
+    """Make the event happen; its line for the timeline."""
+    kind = KINDS[event.kind]
+    began_ns, began_wall_ns = now_ns(), wall_ns()
+    note = kind.perform(context, event.target, {**kind.parameters, **event.parameters})
+    return {
+        "kind": event.kind,
+        "target": event.target,
+        "planned_s": event.at_s,
+        "at_s": (began_ns - t0_mono_ns) * 1e-9,
+        "done_s": (now_ns() - t0_mono_ns) * 1e-9,
+        "mono_ns": began_ns,
+        "wall_ns": began_wall_ns,
+        "parameters": dict(event.parameters),
+        "phase": "event",
+        "note": note or "",
+    }
+
+

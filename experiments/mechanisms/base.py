@@ -1,0 +1,32 @@
+"""What a mechanism is: how each host copes with mobility and multihoming. One small class per mechanism."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from experiments.testbed import Testbed
+
+
+class Mechanism:
+    """Base class: hosts that do nothing special. Override what differs; register the class in the package."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    summary: ClassVar[str]
+    transport: ClassVar[str] = "tcp"
+    """What the captures must show on the wire: "tcp" or "mptcp"."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Names of features in `experiments.features` without which the verdict is `unsupported`."""
+
+    def prepare(self, bed: "Testbed") -> None:
+        """Set up every host before the workload starts; return when the mechanism is ready."""
+
+    def command(self, argv: list[str]) -> list[str]:
+        """The command line that runs an unmodified program under this mechanism."""
+        return argv
+
+    def client_address(self, bed: "Testbed") -> str | None:
+        """The address that the MN's program binds to, or None to leave the choice to the kernel."""
+        return None
+
+    def handover_begins(self, bed: "Testbed", old: str, new: str) -> None:
+        """A planned handover from interface `old` to `new` begins: both work, `old` will go."""

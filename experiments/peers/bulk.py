@@ -1,0 +1,137 @@
+"""Bulk transfer of a seeded byte stream over one TCP connection, hashed at both ends.
+
+    python -m experiments.peers.bulk serve   --address A --port P --out DIR
+    python -m experiments.peers.bulk connect --address A --port P --out DIR [--bind B] --direction down|up --seed N (--seconds S | --bytes N)
+
+The client's first line says what to do; "down" means that the server sends. The receiver records every read.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import socket
+from array import array
+from pathlib import Path
+from typing import Any
+
+from experiments.clock import now_ns
+from experiments.peers.common import connect, listen, names, report, until_end_requested, write_summary
+
+_BLOCK_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
+_REPORT_EVERY_NS = 250_000_000
+
+
+def send_stream(sock: socket.socket, order: dict[str, Any], out: Path) -> None:
+    """Send the stream of `order` ("seed", and "bytes" or "seconds"), end it, wait for the peer's end; write sender.json."""
+    source = random.Random(order["seed"])
+    sha = hashlib.sha256()
+    sent, complete, error = 0, False, None
+    limit_bytes = order.get("bytes")
+    end_ns = now_ns() + int(order["seconds"] * 1e9) if limit_bytes is None else None
+    connected_ns = now_ns()
+    with until_end_requested():
+        try:
+            while (now_ns() < end_ns) if end_ns is not None else (sent < limit_bytes):
+                block = memoryview(source.randbytes(_BLOCK_BYTES))
+                if limit_bytes is not None:
+                    block = block[: limit_bytes - sent]
+                while block:
+                    count = sock.send(block)
+                    sha.update(block[:count])
+                    sent += count
+                    block = block[count:]
+            sock.shutdown(socket.SHUT_WR)
+            complete = sock.recv(1) == b""  # the receiver closes after it has read the end of the stream
+        except OSError as problem:
+            error = str(problem)
+    summary = {"role": "sender", "bytes": sent, "sha256": sha.hexdigest(), "complete": complete, "error": error,
+               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **_names(sock)}  # fmt: skip
+    write_summary(out / "sender.json", summary)
+    report("done", role="sender", bytes=sent, error=error)
+
+
+def receive_stream(sock: socket.socket, out: Path) -> None:
+    """Receive until the end of the stream; write progress.csv (every read) and receiver.json."""
+    sha = hashlib.sha256()
+    times_ns, totals = array("q"), array("q")
+    received, complete, error = 0, False, None
+    buffer = bytearray(_READ_BYTES)
+    view = memoryview(buffer)
+    connected_ns = next_report_ns = now_ns()
+    with until_end_requested():
+        try:
+            while True:
+                count = sock.recv_into(buffer)
+                time_ns = now_ns()
+                if count == 0:
+                    complete = True
+                    break
+                sha.update(view[:count])
+                received += count
+                times_ns.append(time_ns)
+                totals.append(received)
+                if time_ns >= next_report_ns:
+                    report("first-bytes" if len(times_ns) == 1 else "progress", mono_ns=time_ns, bytes=received)
+                    next_report_ns = time_ns + _REPORT_EVERY_NS
+        except OSError as problem:
+            error = str(problem)
+    summary = {"role": "receiver", "bytes": received, "sha256": sha.hexdigest(), "complete": complete, "error": error,
+               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **_names(sock)}  # fmt: skip
+    sock.close()
+    with (out / "progress.csv").open("w") as file:
+        file.write("t_mono_ns,bytes\n")
+        file.writelines(f"{t},{b}\n" for t, b in zip(times_ns, totals, strict=True))
+    write_summary(out / "receiver.json", summary)
+    report("done", role="receiver", bytes=received, error=error)
+
+
+def _names(sock: socket.socket) -> dict[str, Any]:
+    try:
+        return names(sock)
+    except OSError:  # the connection was reset: the kernel has forgotten the names
+        return {"local": None, "peer": None}
+
+
+def _read_order(sock: socket.socket) -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = sock.recv(1)
+        if not byte:
+            raise SystemExit("bulk: the client left before it said what to do")
+        line += byte
+    order: dict[str, Any] = json.loads(line)
+    return order
+
+
+def main() -> None:
+    """Command line, see the module's text."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["serve", "connect"])
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--bind")
+    parser.add_argument("--direction", choices=["down", "up"], default="down")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--bytes", type=int)
+    options = parser.parse_args()
+    if options.role == "serve":
+        sock, _ = listen(options.address, options.port).accept()
+        order = _read_order(sock)
+    else:
+        sock = connect(options.address, options.port, options.bind)
+        order = {"direction": options.direction, "seed": options.seed}
+        order |= {"bytes": options.bytes} if options.bytes is not None else {"seconds": options.seconds}
+        sock.sendall(json.dumps(order).encode() + b"\n")
+    report("connected", mono_ns=now_ns(), **names(sock))
+    if (order["direction"] == "down") == (options.role == "serve"):
+        send_stream(sock, order, options.out)
+    else:
+        receive_stream(sock, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What a workload is: a server program on the CN, a client program on the MN, and how their start and end are seen."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from experiments.clock import now_ns
+from experiments.errors import RoamlabError
+from experiments.mechanisms.base import Mechanism
+from experiments.model import Scenario
+from experiments.model import Workload as WorkloadSpec
+from experiments.processes import NodeProcess
+
+if TYPE_CHECKING:
+    from experiments.testbed import Testbed
+
+PORT = 5001
+_START_TIMEOUT_S = 30.0
+
+
+class RunningWorkload:
+    """A workload under way: the two programs and the moment at which the scenario's time 0 is."""
+
+    def __init__(self, server: NodeProcess, client: NodeProcess, started_ns: int) -> None:
+        self.server, self.client, self.t0_mono_ns = server, client, started_ns
+        self.bytes = 0
+
+    def finished(self) -> bool:
+        """Have both programs ended?"""
+        while (report := self.client.next_report(0)) is not None:
+            self.bytes = report.get("bytes", self.bytes)
+        return not self.client.running() and not self.server.running()
+
+    def check(self) -> None:
+        """Raises RoamlabError when a program has failed (an application that lost its connection has not failed)."""
+        for process in (self.client, self.server):
+            if not process.running() and process.process.returncode != 0:
+                raise RoamlabError(process.why_ended())
+
+    def stop(self) -> None:
+        """End what still runs; the programs write their summaries."""
+        self.client.end()
+        self.server.end()
+
+
+class Workload:
+    """Base class for workloads made of our own peer programs. Defaults are for one TCP or UDP exchange on `PORT`."""
+
+    kind: ClassVar[str]
+    summary: ClassVar[str]
+    program: ClassVar[str]
+    """Module of the peer program in `experiments.peers`."""
+    parameters: ClassVar[dict[str, Any]] = {}
+    """Names and default values of the parameters."""
+
+    def __init__(self, spec: WorkloadSpec) -> None:
+        unknown = sorted(set(spec.parameters) - set(self.parameters))
+        if unknown:
+            valid = ", ".join(self.parameters) or "none"
+            raise RoamlabError(f"workload {self.kind}: unknown parameter {', '.join(unknown)}; it has: {valid}")
+        for name, value in spec.parameters.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15):
+                raise RoamlabError(f"workload {self.kind}: {name} = {value!r} must be a positive number")
+        self.spec = spec
+        self.values = {**self.parameters, **spec.parameters}
+
+    def _peer(self, role: str, out: Path, address: str) -> list[str]:
+        module = f"experiments.peers.{self.program}"
+        return [sys.executable, "-m", module, role, "--out", str(out), "--address", address, "--port", str(PORT)]
+
+    def server_command(self, out: Path, address: str, scenario: Scenario) -> list[str]:
+        """The program on the CN."""
+        return self._peer("serve", out, address)
+
+    def client_command(self, out: Path, address: str, bind: str | None, scenario: Scenario, seed: int) -> list[str]:
+        """The program on the MN."""
+        return self._peer("connect", out, address) + (["--bind", bind] if bind else [])
+
+    def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningWorkload:
+        """Start server and client; return when the connection is there: that is time 0 of the scenario."""
+        out = bed.directory / "workload"
+        address = bed.cn_address(scenario.family)
+        server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario)), "server", reports=True)
+        server.expect("ready", _START_TIMEOUT_S)
+        bind = mechanism.client_address(bed)
+        command = self.client_command(out, address, bind, scenario, seed)
+        client = bed.spawn(bed.mn, mechanism.command(command), "client", reports=True)
+        connected = client.expect("connected", _START_TIMEOUT_S)
+        return RunningWorkload(server, client, int(connected.get("mono_ns", now_ns())))

@@ -1,0 +1,76 @@
+"""iperf3 as it is: the tool that everybody compares with."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from experiments.clock import now_ns
+from experiments.errors import RoamlabError
+from experiments.mechanisms.base import Mechanism
+from experiments.model import Scenario
+from experiments.processes import NodeProcess
+from experiments.workloads.base import PORT, RunningWorkload, Workload
+from topologies.waiting import wait_until
+
+if TYPE_CHECKING:
+    from experiments.testbed import Testbed
+
+_START_TIMEOUT_S = 20.0
+
+
+class RunningIperf(RunningWorkload):
+    """iperf3 under way. Its client prints its JSON result at the end, on standard output."""
+
+    def check(self) -> None:
+        """iperf3 exits with 1 when its connection is lost: a result, not a failure of the run."""
+
+    def stop(self) -> None:
+        """End both programs and keep the client's result in workload/iperf3.json."""
+        super().stop()
+        try:
+            result = json.loads(self.client.log_path.read_text())
+        except ValueError:
+            result = {"error": "iperf3 printed no result"}
+        self.client.log_path.parent.parent.joinpath("workload", "iperf3.json").write_text(json.dumps(result, indent=1))
+
+
+class Iperf3(Workload):
+    """`iperf3 -c`, one stream by default."""
+
+    kind: ClassVar[str] = "iperf3"
+    summary: ClassVar[str] = "the iperf3 program, unmodified; its JSON result is kept"
+    program: ClassVar[str] = "iperf3"
+    parameters: ClassVar[dict[str, Any]] = {"streams": 1}
+
+    def server_command(self, out: Path, address: str, scenario: Scenario) -> list[str]:
+        """One test, then the server ends."""
+        return ["iperf3", "-s", "-1", "-p", str(PORT), "-B", address, "--forceflush"]
+
+    def client_command(self, out: Path, address: str, bind: str | None, scenario: Scenario, seed: int) -> list[str]:
+        """The MN's side."""
+        reverse = ["-R"] if self.spec.direction == "down" else []
+        local = ["-B", bind] if bind else []
+        return ["iperf3", "-c", address, "-p", str(PORT), "-t", str(round(scenario.duration_s)), "-J",
+                "-P", str(int(self.values["streams"])), *reverse, *local]  # fmt: skip
+
+    def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningWorkload:
+        """Start both; time 0 is when the server has accepted the client."""
+        out = bed.directory / "workload"
+        address = bed.cn_address(scenario.family)
+        server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario)), "iperf3-server")
+        self._wait_for(server, "Server listening")
+        command = self.client_command(out, address, mechanism.client_address(bed), scenario, seed)
+        client = bed.spawn(bed.mn, mechanism.command(command), "iperf3-client")
+        self._wait_for(server, "Accepted connection")
+        return RunningIperf(server, client, now_ns())
+
+    @staticmethod
+    def _wait_for(process: NodeProcess, text: str) -> None:
+        def said() -> bool:
+            if text in process.log_path.read_text(errors="replace"):
+                return True
+            if not process.running():
+                raise RoamlabError(process.why_ended())
+            return False
+
+        wait_until(said, _START_TIMEOUT_S, f"{process.name}: {text!r}")
