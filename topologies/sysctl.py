@@ -1,0 +1,41 @@
+"""Kernel parameters of a node's network namespace, read and written without starting a program there."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from topologies.links.netns import inside, namespace_of
+
+
+@contextmanager
+def network_namespace(pid: int) -> Iterator[None]:
+    """The calling thread is in the network namespace of process `pid` for the length of the block.
+
+    /proc/sys/net means that namespace; /proc/net does not (it follows the main thread).
+    """
+    namespace = namespace_of(pid)
+    try:
+        with inside(namespace):
+            yield
+    finally:
+        os.close(namespace)
+
+
+def write_sysctls(pid: int, values: Mapping[str, str | int]) -> None:
+    """Set parameters ("net/ipv4/ip_forward": 1) in the network namespace of `pid`.
+
+    Raises OSError naming the parameter and the value.
+    """
+    with network_namespace(pid):
+        for name, value in values.items():
+            try:
+                with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
+                    file.write(f"{value}\n")
+            except OSError as error:
+                raise OSError(error.errno, f"{name} = {value}: {error.strerror}") from error
+
+
+def read_sysctl(pid: int, name: str) -> str:
+    """Value of a parameter in the network namespace of `pid`."""
+    with network_namespace(pid), open(f"/proc/sys/{name}", encoding="ascii") as file:
+        return file.read().strip()
