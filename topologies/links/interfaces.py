@@ -26,12 +26,7 @@ _MAX_NAME_BYTES = 15
 
 def check_name(name: str) -> None:
     """Raise LinkError unless the kernel takes this as the name of an interface."""
-    if (
-        not name
-        or len(name.encode()) > _MAX_NAME_BYTES
-        or name in (".", "..")
-        or any(c in "/:" or c.isspace() for c in name)
-    ):
+    if not name or len(name.encode()) > _MAX_NAME_BYTES or name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
         raise LinkError(f"interface name {name!r}: must have 1 to {_MAX_NAME_BYTES} characters, no '/', ':' or blank")
 
 

@@ -60,9 +60,7 @@ def new_namespace() -> int:
         try:
             _call("unshare", CLONE_NEWNET)
         except PermissionError as error:
-            raise LinkError(
-                "cannot make a network namespace: not permitted; run inside the capsule or as root"
-            ) from error
+            raise LinkError("cannot make a network namespace: not permitted; run inside the capsule or as root") from error
         try:
             _silence_ipv6()
             return current()

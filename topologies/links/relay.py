@@ -59,6 +59,11 @@ class Lateness:
         if late_ns > self.max_ns:
             self.max_ns = late_ns
 
+    def merge(self, other: "Lateness") -> None:
+        """Add what another histogram holds."""
+        self.buckets = [mine + its for mine, its in zip(self.buckets, other.buckets, strict=True)]
+        self.max_ns = max(self.max_ns, other.max_ns)
+
     def quantile_us(self, share: float) -> float:
         """Upper edge of the bucket in which that share of the frames is reached, in us; 0 without frames."""
         total = sum(self.buckets)
@@ -136,11 +141,13 @@ class Relay:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._pending = b""
+        self._received_fds: list[int] = []
         self._ports: dict[int, Ring] = {}
         self._links: dict[int, JoinedPorts] = {}
         self._leaving: dict[int, Direction] = {}  # by port: the direction that its frames take
         self._by_fd: dict[int, int] = {}
         self._unjoined = 0
+        self._past = Lateness()  # of links that were removed
         self._heap: list[tuple[int, int, Direction]] = []
         self._serial = 0
         self._epoll = select.epoll()
@@ -252,7 +259,7 @@ class Relay:
 
     def _read_control(self) -> None:
         try:
-            data = self._control.recv(1 << 20)
+            data, fds, _, _ = socket.recv_fds(self._control, 1 << 20, 1)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -260,6 +267,7 @@ class Relay:
         if not data:
             self._stopped = True
             return
+        self._received_fds += fds
         self._pending += data
         while b"\n" in self._pending:
             line, self._pending = self._pending.split(b"\n", 1)
@@ -282,8 +290,9 @@ class Relay:
             self._stopped = True
         self._control.setblocking(False)
 
-    def _add_port(self, port: int, interface: str) -> None:
-        ring = Ring(interface)
+    def _add_port(self, port: int) -> None:
+        # The owner opens and closes the sockets: both take the kernel 10 ms and more, which frames would wait for.
+        ring = Ring(socket.socket(fileno=self._received_fds.pop()))
         self._ports[port] = ring
         self._by_fd[ring.fileno()] = port
         self._epoll.register(ring.fileno(), select.EPOLLIN)
@@ -307,8 +316,10 @@ class Relay:
         )
 
     def _remove_link(self, link: int) -> None:
-        self._join(self._links[link], None, None)
-        del self._links[link]
+        joined = self._links.pop(link)
+        self._join(joined, None, None)
+        for way in (joined.forward, joined.back):
+            self._past.merge(way.lateness)
 
     def _attach(self, link: int, a: int | None, b: int | None) -> None:
         for port in (a, b):
@@ -373,10 +384,10 @@ class Relay:
 
     def _stats(self) -> dict[str, Any]:
         total = Lateness()
+        total.merge(self._past)
         for joined in self._links.values():
-            for way in (joined.forward, joined.back):
-                total.max_ns = max(total.max_ns, way.lateness.max_ns)
-                total.buckets = [x + y for x, y in zip(total.buckets, way.lateness.buckets, strict=True)]
+            total.merge(joined.forward.lateness)
+            total.merge(joined.back.lateness)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "links": {
@@ -398,6 +409,7 @@ class Relay:
 
     def _reset(self) -> None:
         """Forget the lateness so far; counters go on."""
+        self._past.reset()
         for joined in self._links.values():
             joined.forward.lateness.reset()
             joined.back.lateness.reset()

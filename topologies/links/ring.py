@@ -38,6 +38,8 @@ _VLAN = struct.Struct("HH")
 _VLAN_OFFSET = 24
 _BLOCK_BYTES = 64 * 1024
 _DEFAULT_TPID = 0x8100
+DEFAULT_SLOTS = 1024
+DEFAULT_SLOT_BYTES = 2048
 
 _STALE_NS = 1_000_000_000
 """An arrival that seems longer ago than this is the wall clock having been set, not a late reader."""
@@ -55,42 +57,54 @@ class Arrival(NamedTuple):
     """Bytes on the wire; more than len(frame) when the frame did not fit into a slot."""
 
 
-class Ring:
-    """Packet socket with receive ring on an interface of the current network namespace.
+def open_ring_socket(
+    interface: str, *, slots: int = DEFAULT_SLOTS, slot_bytes: int = DEFAULT_SLOT_BYTES, outgoing: bool = False
+) -> socket.socket:
+    """A packet socket with a receive ring, bound to an interface of the current network namespace.
 
+    Opening and closing one waits for a grace period of the kernel (10 ms and more): not for the relay's loop.
     `slots` frames of `slot_bytes` (a power of two, 128 to 65536) of which about 70 bytes are header.
-    `outgoing` also takes the frames that this host sends (for captures).
+    `outgoing` also takes the frames that this host sends (for captures). Raises LinkError.
     """
+    blocks = _blocks(slots, slot_bytes)
+    # Protocol 0 until bound: otherwise frames of all interfaces would come in between.
+    ring_socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        ring_socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
+        if not outgoing:
+            ring_socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            # No queueing discipline and no look at the frame by other packet sockets of the wire.
+            ring_socket.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+        request = struct.pack("IIII", _BLOCK_BYTES, blocks, slot_bytes, blocks * (_BLOCK_BYTES // slot_bytes))
+        ring_socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
+        ring_socket.bind((interface, ETH_P_ALL))
+    except OSError as error:
+        ring_socket.close()
+        raise LinkError(f"cannot open a packet ring on {interface}: {error.strerror}") from error
+    return ring_socket
 
-    def __init__(self, interface: str, *, slots: int = 1024, slot_bytes: int = 2048, outgoing: bool = False) -> None:
-        self.interface = interface
+
+def _blocks(slots: int, slot_bytes: int) -> int:
+    return max(1, slots * slot_bytes // _BLOCK_BYTES)
+
+
+class Ring:
+    """Reads the ring of a socket from `open_ring_socket`, called with the same `slots` and `slot_bytes`."""
+
+    def __init__(self, ring_socket: socket.socket, *, slots: int = DEFAULT_SLOTS, slot_bytes: int = DEFAULT_SLOT_BYTES) -> None:
+        self.socket = ring_socket
         self.drops = 0
         """Frames lost because nobody read the ring in time."""
         self.oversize = 0
         """Frames larger than a slot: jumbo frames, or segmentation offload switched on in the node."""
         self.checksums_completed = 0
         """Frames that arrived without checksum because an offload was on in the node."""
+        blocks = _blocks(slots, slot_bytes)
         self._slot_bytes = slot_bytes
-        per_block = _BLOCK_BYTES // slot_bytes
-        blocks = max(1, slots // per_block)
-        self._slots = blocks * per_block
+        self._slots = blocks * (_BLOCK_BYTES // slot_bytes)
         self._next = 0
         self._last_arrival_ns = 0
-        # Protocol 0 until bound: otherwise frames of all interfaces would come in between.
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        try:
-            self.socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
-            if not outgoing:
-                self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-                # No queueing discipline and no look at the frame by other packet sockets of the wire.
-                self.socket.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-            request = struct.pack("IIII", _BLOCK_BYTES, blocks, slot_bytes, self._slots)
-            self.socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
-            self._memory = mmap.mmap(self.fileno(), blocks * _BLOCK_BYTES)
-            self.socket.bind((interface, ETH_P_ALL))
-        except OSError as error:
-            self.socket.close()
-            raise LinkError(f"cannot open a packet ring on {interface}: {error.strerror}") from error
+        self._memory = mmap.mmap(self.fileno(), blocks * _BLOCK_BYTES)
         self._status = memoryview(self._memory).cast("I")
 
     def fileno(self) -> int:
@@ -214,3 +228,7 @@ class Timer:
         """Expire at that time (a past one: at once); 0 stops the timer. Clears an earlier expiry."""
         self._value[2], self._value[3] = divmod(at_ns, 1_000_000_000)
         self._settime(self._fd, self._TFD_TIMER_ABSTIME, self._address, None)
+
+    def close(self) -> None:
+        """Release the timer."""
+        os.close(self._fd)

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topologies.links.netns import LinkError
+from topologies.links.netns import LinkError, inside
+from topologies.links.ring import open_ring_socket
 from topologies.profiles import LinkProfile
 
 REPLY_TIMEOUT_S = 10.0
@@ -32,6 +34,8 @@ class UserspaceBackend:
 
     def __init__(self, namespace: int) -> None:
         self._lock = threading.Lock()
+        self._namespace = namespace
+        self._sockets: dict[int, socket.socket] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the relay
         self._received = b""
         ours, theirs = socket.socketpair()
@@ -56,10 +60,14 @@ class UserspaceBackend:
         """Process id of the relay."""
         return self._process.pid
 
-    def _request(self, cmd: str, **values: Any) -> Any:
+    def _request(self, cmd: str, *, fds: Sequence[int] = (), **values: Any) -> Any:
+        line = json.dumps({"cmd": cmd, **values}).encode() + b"\n"
         with self._lock:
             try:
-                self._control.sendall(json.dumps({"cmd": cmd, **values}).encode() + b"\n")
+                if fds:
+                    socket.send_fds(self._control, [line], fds)
+                else:
+                    self._control.sendall(line)
                 while b"\n" not in self._received:
                     data = self._control.recv(1 << 20)
                     if not data:
@@ -99,11 +107,19 @@ class UserspaceBackend:
 
     def add_port(self, port: int, outer: str) -> None:
         """Open a packet ring on the outer end of a veth pair."""
-        self._request("add_port", port=port, interface=outer)
+        with inside(self._namespace):
+            ring_socket = open_ring_socket(outer)
+        try:
+            self._request("add_port", fds=[ring_socket.fileno()], port=port)
+        except LinkError:
+            ring_socket.close()
+            raise
+        self._sockets[port] = ring_socket
 
     def remove_port(self, port: int) -> None:
         """Close the ring of a port."""
         self._request("remove_port", port=port)
+        self._sockets.pop(port).close()
 
     def add_link(self, link: int, forward: LinkProfile, back: LinkProfile, seed: str) -> None:
         """Make a link without ends."""
@@ -149,3 +165,5 @@ class UserspaceBackend:
             self._process.kill()
             self._process.wait()
         self._stderr.close()
+        for ring_socket in self._sockets.values():
+            ring_socket.close()

@@ -61,8 +61,9 @@ class Port:
         if not self.present:
             return
         self.present = False
-        self._wire.backend.remove_port(self.number)
+        # In this order the interface vanishes at once; closing its socket in the relay's stead takes another 20 ms.
         delete_interface(self._wire.namespace, self.outer)
+        self._wire.backend.remove_port(self.number)
 
     def set_carrier(self, up: bool) -> None:
         """Give or take the carrier of the interface in the node, which stays administratively up."""
