@@ -1,0 +1,297 @@
+"""Figures from time series and tables, drawn with matplotlib: deterministic, colour-blind safe, readable in print.
+
+Colours are Okabe and Ito's palette; a path keeps its colour in every figure, a mechanism its own in comparisons. Every
+drawing function returns a Figure; `save` writes it as PNG and SVG, `svg_bytes` returns the SVG for embedding.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from analysis.results import Cell, Spread, seconds_text
+from analysis.series import BIN_S, Series
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F")
+PATH_COLOURS = {"wlan": PALETTE[0], "lte": PALETTE[1], "5g": PALETTE[2], "dsl": PALETTE[3], "satellite": PALETTE[4]}
+MECHANISM_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLES = ("-", "--", "-.", ":")
+GAP_COLOUR, EVENT_COLOUR, TEXT_COLOUR = "#D55E00", "#444444", "#222222"
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": TEXT_COLOUR,
+    "text.color": TEXT_COLOUR,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "roamlab",
+    "svg.fonttype": "path",
+    "path.simplify_threshold": 0.3,
+}
+
+
+def path_colours(names: Sequence[str]) -> dict[str, str]:
+    """A fixed colour per path; unknown names get what is left of the palette, in order."""
+    out = {name: PATH_COLOURS[name] for name in names if name in PATH_COLOURS}
+    spare = [colour for colour in PALETTE if colour not in out.values()]
+    for index, name in enumerate(n for n in names if n not in out):
+        out[name] = spare[index % len(spare)]
+    return out
+
+
+def new_figure(width_in: float, height_in: float, layout: Any = "constrained") -> Figure:
+    """An empty figure with the common style; never touches matplotlib's global state."""
+    figure = Figure(figsize=(width_in, height_in), dpi=100, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def styled() -> Any:
+    """Context in which figures are drawn and saved."""
+    return mpl.rc_context(_STYLE)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.png (2x) and `stem`.svg; returns both paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    with styled():
+        figure.savefig(written[0], dpi=200, metadata={"Software": None})
+    written[1].write_bytes(svg_bytes(figure))
+    return written
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes every time."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _mark_events(axes: Axes, series: Series, labels: bool) -> None:
+    """Events as vertical lines; their names above the axes, kept apart when two are close."""
+    span = series.end_s - series.start_s
+    last_x, level = -1e9, 0
+    for at_s, kind, target in series.events:
+        axes.axvline(at_s, color=EVENT_COLOUR, linewidth=1, linestyle=(0, (3, 2)))
+        if labels:
+            level = (level + 1) % 3 if at_s - last_x < 0.3 * span else 0
+            last_x = at_s
+            near_end = at_s > series.start_s + 0.7 * span
+            axes.annotate(
+                f"{kind} {target}".strip(),
+                (at_s, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(-3 if near_end else 3, 2 + 9 * level),
+                textcoords="offset points",
+                ha="right" if near_end else "left",
+                fontsize=7.5,
+                color=EVENT_COLOUR,
+            )
+
+
+def _gap_text(series: Series) -> str:
+    if series.gap is None:
+        return ""
+    start_s, end_s = series.gap
+    if end_s is None:
+        return f"gap {seconds_text((series.end_s - start_s) * 1e3)}"
+    gap_ms = (end_s - start_s) * 1e3
+    return f"gap {gap_ms:.0f} ms" if gap_ms < 10000 else f"gap {gap_ms / 1e3:.1f} s"
+
+
+def draw_goodput(axes: Axes, series: Series, title: str, legend: bool = True, labels: bool = True) -> None:
+    """Payload rate per path over time, stacked, with the events and the gap."""
+    colours = path_colours(list(series.paths))
+    count = len(next(iter(series.paths.values()), []))
+    edges = series.start_s + BIN_S * np.arange(count + 1)
+    below = np.zeros(count)
+    for name, rates in series.paths.items():
+        above = below + np.asarray(rates)
+        axes.stairs(above, edges, baseline=below, fill=True, color=colours[name], alpha=0.85, linewidth=0, label=name)
+        below = above
+    if series.gap is not None:
+        start_s, end_s = series.gap
+        text = _gap_text(series)
+        axes.axvspan(start_s, series.end_s if end_s is None else end_s, color=GAP_COLOUR, alpha=0.18, linewidth=0)
+        middle = (start_s + (series.end_s if end_s is None else end_s)) / 2
+        axes.annotate(
+            text, (middle, 0.93), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=8,
+            color="#A03D00", fontweight="bold",
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+        )  # fmt: skip
+    _mark_events(axes, series, labels)
+    axes.set_xlim(series.start_s, series.end_s)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("time (s)")
+    axes.set_title(title, loc="left", pad=22 if labels and series.events else 6)
+    if legend:
+        axes.legend(loc="upper right", ncols=len(colours), handlelength=1.2, borderaxespad=0.2)
+
+
+def goodput_figure(series: Series, title: str) -> Figure:
+    """One run: payload rate per path over time."""
+    with styled():
+        figure = new_figure(8, 3.2)
+        axes = figure.add_subplot()
+        draw_goodput(axes, series, title)
+        axes.set_ylabel("payload at the mobile node (Mbit/s)")
+        highest = axes.get_ylim()[1]
+        axes.set_ylim(0, highest * 1.18)
+        return figure
+
+
+def side_by_side_figure(columns: Sequence[tuple[str, Series | None]]) -> Figure:
+    """One scenario, all mechanisms: the same axes next to each other, at most three in a row."""
+    with styled():
+        across = min(3, len(columns))
+        down = -(-len(columns) // across)
+        figure = new_figure(max(4.2, 4.1 * across), 2.75 * down)
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        names: dict[str, None] = {}
+        for index, axes in enumerate(grid.flat):
+            if index >= len(columns):
+                axes.set_axis_off()
+                continue
+            title, series = columns[index]
+            if series is None:
+                axes.set_title(title, loc="left")
+                axes.text(0.5, 0.5, "no measurement", transform=axes.transAxes, ha="center", color="#777777")
+                continue
+            draw_goodput(axes, series, title, legend=False)
+            axes.set_xlabel("time (s)" if index >= len(columns) - across else "")
+            axes.xaxis.set_tick_params(labelbottom=index >= len(columns) - across)
+            names |= dict.fromkeys(series.paths)
+        highest = max((axes.get_ylim()[1] for axes in grid.flat[: len(columns)]), default=1.0)
+        grid.flat[0].set_ylim(0, highest * 1.15)
+        drawn = [series for _, series in columns if series is not None]
+        if drawn:
+            grid.flat[0].set_xlim(min(s.start_s for s in drawn), max(s.end_s for s in drawn))
+        figure.supylabel("Mbit/s", fontsize=9)
+        colours = path_colours(list(names))
+        handles = [Patch(color=colours[name], alpha=0.85, label=name) for name in names]
+        if handles:
+            figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), title="path", fontsize=8.5)
+        return figure
+
+
+def cumulative_figure(curves: Sequence[tuple[str, Series]], title: str) -> Figure:
+    """One scenario: what the receiver had got by when, one line per mechanism."""
+    with styled():
+        figure = new_figure(8, 3.4)
+        axes = figure.add_subplot()
+        unit = curves[0][1].unit if curves else "bytes"
+        scale = 1e6 if unit == "bytes" else 1.0
+        for index, (label, series) in enumerate(curves):
+            axes.plot(
+                series.times_s, np.asarray(series.totals) / scale, drawstyle="steps-post", label=label,
+                color=MECHANISM_COLOURS[index % len(MECHANISM_COLOURS)], linestyle=STYLES[index % len(STYLES)],
+                linewidth=1.8,
+            )  # fmt: skip
+        if curves:
+            _mark_events(axes, curves[0][1], labels=True)
+            axes.legend(loc="upper left")
+            axes.set_xlim(min(s.start_s for _, s in curves), max(s.end_s for _, s in curves))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("time (s)")
+        axes.set_ylabel("received (MB)" if unit == "bytes" else f"received ({unit})")
+        axes.set_title(title, loc="left", pad=22)
+        return figure
+
+
+def gap_figure(cells: Sequence[Cell], mechanisms: dict[str, str], scenarios: dict[str, str]) -> Figure:
+    """Gaps of all repetitions: one dot each, a bar at the median, unrecovered ones as arrows above the axis."""
+    with styled():
+        figure = new_figure(max(6.5, 1.6 + 1.75 * len(scenarios)), 3.6)
+        axes = figure.add_subplot()
+        finite = [v for cell in cells for v in cell.spread.values] or [1.0]
+        endless = any(cell.spread.open_ends for cell in cells)
+        top = 10 ** np.ceil(np.log10(max(*finite, 1000.0) * 1.2))
+        axes.set_yscale("log")
+        low = 10 ** np.floor(np.log10(max(min(finite), 1.0)))
+        axes.set_ylim(min(low, 10.0), top * (4 if endless else 1))
+        width = 0.8 / max(1, len(mechanisms))
+        for column, scenario in enumerate(scenarios):
+            if column % 2:
+                axes.axvspan(column - 0.5, column + 0.5, color="#F5F5F5", zorder=0)
+            for row, mechanism in enumerate(mechanisms):
+                x = column - 0.4 + width * (row + 0.5)
+                spread = next((c.spread for c in cells if (c.mechanism, c.scenario) == (mechanism, scenario)), None)
+                if spread is not None:
+                    _draw_spread(axes, x, width, spread, row, top * 2)
+        handles = [
+            Line2D([], [], linestyle="", marker=MARKERS[i % 7], markersize=6, label=label,
+                             color=MECHANISM_COLOURS[i % 7])
+            for i, label in enumerate(mechanisms.values())
+        ]  # fmt: skip
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+        axes.set_xticks(range(len(scenarios)), [_wrap(label, 16) for label in scenarios.values()])
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+        axes.set_xlim(-0.5, len(scenarios) - 0.5)
+        axes.yaxis.set_major_formatter(FuncFormatter(_duration))
+        if endless:
+            axes.axhline(top, color="#999999", linewidth=0.8)
+            axes.yaxis.set_major_locator(FixedLocator([10.0**e for e in range(int(np.log10(top)) + 1)]))
+            axes.set_ylabel("handover gap (arrows: never recovered)")
+        else:
+            axes.set_ylabel("handover gap")
+        return figure
+
+
+def _draw_spread(axes: Axes, x: float, width: float, spread: Spread, index: int, endless_y: float) -> None:
+    colour, marker = MECHANISM_COLOURS[index % 7], MARKERS[index % 7]
+    count = len(spread.values)
+    offsets = (np.arange(count) - (count - 1) / 2) * min(0.25 * width, 0.5 * width / max(1, count))
+    axes.plot(x + offsets, spread.values, linestyle="", marker=marker, markersize=5, color=colour, alpha=0.75)
+    if count and not spread.open_ends:
+        median = float(np.median(spread.values))
+        axes.hlines(median, x - 0.38 * width, x + 0.38 * width, color=colour, linewidth=2)
+        axes.annotate(
+            _duration(median, 0), (x, max(spread.values)), xytext=(0, 7), textcoords="offset points", ha="center",
+            fontsize=7.5, color=colour,
+        )  # fmt: skip
+    if spread.open_ends:
+        axes.plot([x], [endless_y / 1.25], linestyle="", marker=r"$\uparrow$", markersize=9, color=colour)
+        many = f"{len(spread.open_ends)} of {spread.count}" if spread.count > 1 else seconds_text(spread.open_ends[0])
+        axes.annotate(
+            many, (x, endless_y / 1.25), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7.5,
+            color=colour,
+        )  # fmt: skip
+
+
+def _duration(value_ms: float, _position: int) -> str:
+    """Axis label of a duration."""
+    return f"{value_ms:.0f} ms" if value_ms < 1000 else f"{value_ms / 1e3:.3g} s"
+
+
+def _wrap(text: str, columns: int) -> str:
+    """Break a label between words."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= columns:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)

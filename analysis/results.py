@@ -1,0 +1,192 @@
+"""All runs of a campaign with their metrics, and the words and numbers by which tables show them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.metrics import measure
+from analysis.rundir import Campaign, InputError, Json, Run, load_run
+from analysis.series import Series
+
+PARALLEL_FROM = 4
+"""Starting worker processes takes about a second: it pays from this many runs on."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run of a campaign. `run` is None when its folder is missing or unfinished; `metrics` then says why."""
+
+    run_id: str
+    run: Run | None
+    metrics: Json
+    series: Series | None
+
+    @property
+    def judged(self) -> bool:
+        """The run counts as a measurement."""
+        return bool(self.metrics.get("judged"))
+
+    @property
+    def why_not(self) -> str:
+        """Why the run is no measurement, or "" when it is one."""
+        return "" if self.judged else str(self.metrics.get("why_not") or "")
+
+
+def load_results(campaign: Campaign, refresh: bool = False) -> list[Result]:
+    """Measure every run of the campaign, side by side on the machine's processors. Raises InputError."""
+    paths = [campaign.run_path(run_id) for run_id in campaign.runs]
+    workers = min(len(paths), len(os.sched_getaffinity(0)))
+    if workers < 2 or len(paths) < PARALLEL_FROM:
+        return [_result(path, refresh) for path in paths]
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(_result, paths, [refresh] * len(paths)))
+
+
+def _result(path: Path, refresh: bool) -> Result:
+    if not path.exists():
+        partial = path.with_name(path.name + ".partial").exists()
+        why = "unfinished" if partial else "the run directory is missing"
+        verdict = "interrupted" if partial else "failed"
+        return Result(path.name, None, {"verdict": verdict, "judged": False, "why_not": why}, None)
+    metrics, series = measure(path, refresh)
+    return Result(path.name, load_run(path), metrics, series)
+
+
+def seconds_text(at_least_ms: float) -> str:
+    """An interval that only has a lower bound, e.g. "> 30 s"."""
+    seconds = at_least_ms / 1e3
+    return f"> {int(seconds + 1e-6)} s" if seconds >= 10 else f"> {int(seconds * 10 + 1e-6) / 10:.1f} s"
+
+
+def number_text(value: float, unit: str = "") -> str:
+    """Three significant digits, thousands kept whole: 0.07, 412, 15300."""
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{text} {unit}".strip()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over repetitions. `open_ends`: lower bounds of those without a number, never averaged."""
+
+    values: tuple[float, ...]
+    open_ends: tuple[float, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of repetitions."""
+        return len(self.values) + len(self.open_ends)
+
+    def median_text(self, unit: str = "") -> str:
+        """The median, or the open end as soon as there is one."""
+        if self.open_ends:
+            text = seconds_text(min(self.open_ends))
+            return text if self.count == 1 else f"{text} in {len(self.open_ends)} of {self.count}"
+        return number_text(statistics.median(self.values), unit) if self.values else "–"
+
+    def range_text(self, unit: str = "") -> str:
+        """Smallest to largest, "" for a single value."""
+        if self.count < 2 or not self.values:
+            return ""
+        low = number_text(min(self.values))
+        if self.open_ends:
+            return f"{low} {unit} … {seconds_text(max(self.open_ends))}"
+        return f"{low} … {number_text(max(self.values))} {unit}".strip()
+
+
+def gap_spread(results: Iterable[Result]) -> Spread:
+    """Gaps of judged runs in ms."""
+    gaps, ends = [], []
+    for result in results:
+        value, bound = result.metrics.get("gap_ms"), result.metrics.get("gap_at_least_ms")
+        if value is not None:
+            gaps.append(float(value))
+        elif bound is not None:
+            ends.append(float(bound))
+    return Spread(tuple(gaps), tuple(ends))
+
+
+WORDS = {
+    "survived": ("✓", "survived"),
+    "broken": ("✗", "broken"),
+    "mixed": ("◐", "mixed"),
+    "unsupported": ("–", "unsupported"),
+    "not judged": ("?", "not judged"),
+    "failed": ("!", "failed"),
+    "interrupted": ("!", "interrupted"),
+    "no run": ("·", "no run"),
+}
+"""Symbol and word of every verdict: colour is never the only carrier."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of the matrix: a mechanism in a scenario, over all repetitions."""
+
+    mechanism: str
+    scenario: str
+    verdict: str
+    spread: Spread
+    survived: int
+    judged: int
+    reasons: tuple[str, ...]
+    results: tuple[Result, ...] = field(repr=False)
+
+    @property
+    def symbol(self) -> str:
+        """Sign of the verdict."""
+        return WORDS[self.verdict][0]
+
+    @property
+    def word(self) -> str:
+        """Verdict, with numbers when repetitions differ."""
+        if self.verdict == "mixed":
+            return f"survived {self.survived} of {self.judged}"
+        return WORDS[self.verdict][1]
+
+    @property
+    def detail(self) -> str:
+        """Why there is no verdict, or what stands beside it."""
+        return "; ".join(self.reasons)
+
+
+def build_matrix(campaign: Campaign, results: list[Result]) -> list[list[Cell]]:
+    """Rows: mechanisms, columns: scenarios, in the order of the campaign file."""
+    return [
+        [_cell(mechanism, scenario, _select(results, mechanism, scenario)) for scenario, _ in campaign.scenarios]
+        for mechanism, _ in campaign.mechanisms
+    ]
+
+
+def _select(results: list[Result], mechanism: str, scenario: str) -> list[Result]:
+    return [r for r in results if r.run and r.run.mechanism == mechanism and r.run.scenario == scenario]
+
+
+def _cell(mechanism: str, scenario: str, results: list[Result]) -> Cell:
+    judged = [r for r in results if r.judged]
+    survived = sum(bool(r.metrics.get("survived")) for r in judged)
+    verdicts = [str(r.metrics.get("verdict")) for r in results]
+    if "failed" in verdicts or "interrupted" in verdicts:
+        verdict = "failed" if "failed" in verdicts else "interrupted"
+    elif judged:
+        verdict = "survived" if survived == len(judged) else "broken" if not survived else "mixed"
+    elif not results:
+        verdict = "no run"
+    else:
+        verdict = "unsupported" if "unsupported" in verdicts else "not judged"
+    reasons = tuple(dict.fromkeys(r.why_not for r in results if r.why_not))
+    if judged and len(judged) < len(results):
+        reasons = (f"{len(results) - len(judged)} of {len(results)} not judged", *reasons)
+    return Cell(mechanism, scenario, verdict, gap_spread(judged), survived, len(judged), reasons, tuple(results))
+
+
+def values_of(results: Iterable[Result], read: Callable[[Json], float | None]) -> list[float]:
+    """Values of judged runs that have one."""
+    return [value for r in results if r.judged and (value := read(r.metrics)) is not None]
+
+
+__all__ = ["Cell", "InputError", "Result", "Spread", "build_matrix", "gap_spread", "load_results", "seconds_text"]
