@@ -8,6 +8,7 @@ Routers have host part 1.
 
 import ipaddress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Network4 = ipaddress.IPv4Network
 Network6 = ipaddress.IPv6Network
@@ -198,7 +199,7 @@ class AddressPlan:
         only for packets from `networks` (a link with one prefix per provider). `hide4`: the last hop (the core) gets no
         IPv4 routes, because an address translator stands in between.
         """
-        for below, above in zip(chain, chain[1:], strict=False):
+        for below, above in pairwise(chain):
             link = self.link_between(below, above)
             gateways = [link.address_of(above, 4), link.address_of(above, 6)]
             if by_source and below == chain[0]:

@@ -21,11 +21,12 @@ section 4 of M. Bagnulo and others, "Boosting mobility performance with Multi-Pa
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from mininet.topo import Topo
 
-from topologies.access_network import AccessLike, AccessNetwork, access_networks
+from topologies.access_network import AccessNetwork, access_networks
 from topologies.access_router import AccessRouter
 from topologies.addressing import (
     AddressPlan,
@@ -74,7 +75,7 @@ class Path:
         return {**asdict(self), "profile": self.profile.to_dict()}
 
 
-class MobileTopo(Topo):  # type: ignore[misc]
+class MobileTopo(Topo):
     """An MN with one interface per access network, and a CN (diagram: top of this module).
 
     access: access networks (AccessNetwork, tables of its fields, or text such as "wlan+lte:lte:ipv4").
@@ -232,7 +233,7 @@ class MobileTopo(Topo):  # type: ignore[misc]
         hide4: bool = False,
         profile_of_link: LinkProfile | None = None,
     ) -> None:
-        for below, above in zip(chain, chain[1:], strict=False):
+        for below, above in pairwise(chain):
             link = self.plan.connect(below, above)
             self._link(below, above, link.a_interface, link.b_interface, profile_of_link, "")
         self.plan.uplink(chain, networks, by_source=by_source, hide4=hide4)
@@ -289,12 +290,12 @@ class MobileTopo(Topo):  # type: ignore[misc]
                 used[node] += 1
                 macs.append(mac_address(numbers[node], used[node]))
                 self._macs[interface] = macs[-1]
-            params: dict[str, Any] = {"cls": PlainLink}
+            link_params: dict[str, Any] = {"cls": PlainLink}
             if link["profile"] is not None:
-                params = {"cls": EmulatedLink, "profile": link["profile"], "seed": seed}
+                link_params = {"cls": EmulatedLink, "profile": link["profile"], "seed": seed}
             self.addLink(
                 link["a"], link["b"], intfName1=link["a_interface"], intfName2=link["b_interface"],
-                addr1=macs[0], addr2=macs[1], **params,
+                addr1=macs[0], addr2=macs[1], **link_params,
             )  # fmt: skip
 
     def _own_addresses(self, name: str) -> dict[str, list[str]]:

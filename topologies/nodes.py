@@ -54,7 +54,7 @@ class NodeError(RuntimeError):
     """A node could not be configured: names the node, what was tried and what the system answered."""
 
 
-class LinuxHost(Node):  # type: ignore[misc]
+class LinuxHost(Node):
     """A host with static addresses and routes.
 
     addresses: interface name -> ["10.65.0.2/24", "2001:db8:401::2/64"].
@@ -149,7 +149,8 @@ class LinuxHost(Node):  # type: ignore[misc]
             path.mkdir(parents=True, exist_ok=True)
             return path
         if self._own_state_dir is None:
-            self._own_state_dir = Path(tempfile.mkdtemp(prefix=f"roamlab-{self.name}-"))
+            folder: str = tempfile.mkdtemp(prefix=f"roamlab-{self.name}-")
+            self._own_state_dir = Path(folder)
         return self._own_state_dir
 
     def shared_dir(self, name: str) -> Path:

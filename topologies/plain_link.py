@@ -8,7 +8,7 @@ from topologies.links.interfaces import disable_offloads
 from topologies.sysctl import network_namespace
 
 
-class PlainLink(Link):  # type: ignore[misc]
+class PlainLink(Link):
     """What joins routers whose link is not under study: infinitely fast, no delay, every packet as it is on a wire."""
 
     def __init__(self, *args: Any, **params: Any) -> None:

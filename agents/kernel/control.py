@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 REQUEST_MAX = 65_536
@@ -41,7 +41,7 @@ def parse_request(line: bytes) -> dict[str, Any]:
 class ControlServer:
     """Serves commands on a Unix stream socket. `commands` must hold "status"."""
 
-    def __init__(self, path: str, commands: dict[str, Handler]) -> None:
+    def __init__(self, path: str, commands: Mapping[str, Handler]) -> None:
         if "status" not in commands:
             raise ValueError("commands must hold status")
         self.path = path

@@ -1,0 +1,515 @@
+"""Role `netconf`: addresses, rules and routes of a mobile or multihomed host.
+
+One loop: events and deadlines go to the pure cores (attachment, source routing); then the desired state is compared with a
+snapshot of the kernel's, and the difference is carried out. Whatever was missed or changed by somebody else is found in the
+next comparison. Nothing is polled.
+"""
+
+import asyncio
+import contextlib
+import errno
+import signal
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from agents import config
+from agents.core import attachment as at
+from agents.core import source_routing as sr
+from agents.kernel.control import CommandError, ControlServer, text_field
+from agents.kernel.dhcp import ClientEnded, DhcpClients, DhcpEvent, LeaseGiven, LeaseLost
+from agents.kernel.eventlog import EventLog
+from agents.kernel.netlink import Changed, Event, Kernel, KernelError, Link, LinkEvent, Overrun, PrefixEvent, Snapshot
+from agents.kernel.solicitation import solicit
+
+ANNOUNCED_METRIC_BASE = 30_000
+"""Metric of the kernel's own announced default routes: ours, with the interface's metric, come first."""
+RETRY_FIRST_S, RETRY_LAST_S = 0.1, 5.0
+CLIENT_RESTART_S = 1.0
+RECONCILE_ROUNDS = 8
+"""Comparisons in a row before others get a turn."""
+# What a change meets when the kernel has meanwhile done it itself.
+_HARMLESS = {errno.EEXIST, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENODEV}
+
+
+@dataclass(frozen=True)
+class InterfaceConfig:
+    """One [[interface]] of the configuration."""
+
+    name: str
+    table: int
+    metric: int
+    ipv4: str
+    ipv6: str
+    leases: int
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NetconfConfig:
+    """The configuration of the agent."""
+
+    agent: str
+    state_dir: str
+    event_log: str | None
+    control: str
+    congestion_control: str
+    interfaces: tuple[InterfaceConfig, ...]
+
+
+def read_config(path: str) -> NetconfConfig:
+    """The configuration in a TOML file. Raises config.ConfigError."""
+    top = config.load(path)
+    agent, state_dir, control = top.text("agent", "netconf"), top.text("state_dir"), top.text("control")
+    event_log, congestion = top.text("event_log", None), top.text("congestion_control", "")
+    interfaces = [_read_interface(table) for table in top.tables("interface")]
+    top.finish()
+    for what in ("name", "table"):
+        values = [getattr(interface, what) for interface in interfaces]
+        for value in values:
+            if values.count(value) > 1:
+                raise top.error("interface", f"two interfaces have the {what} {value!r}: give each its own")
+    return NetconfConfig(agent, state_dir, event_log, control, congestion, tuple(interfaces))
+
+
+def _read_interface(table: config.Table) -> InterfaceConfig:
+    result = InterfaceConfig(
+        table.text("name"),
+        table.number("table", 1, 252),
+        table.number("metric", 2, 29_999, 100),
+        table.choice("ipv4", ("dhcp", "static", "off"), "dhcp"),
+        table.choice("ipv6", ("ra", "static", "off"), "ra"),
+        table.number("leases", 1, 2, 1),
+        tuple(table.texts("addresses", [])),
+        tuple(table.texts("gateways", [])),
+    )
+    for name, values, parse in (("addresses", result.addresses, ip_interface), ("gateways", result.gateways, ip_address)):
+        for value in values:
+            try:
+                version = parse(value).version
+            except ValueError:
+                raise table.error(name, f"{value!r} is no address: write for example 10.0.0.2/24") from None
+            if (result.ipv4 if version == 4 else result.ipv6) != "static":
+                raise table.error(name, f'{value!r} needs ipv{version} = "static"')
+    table.finish()
+    return result
+
+
+@dataclass
+class _State:
+    config: InterfaceConfig
+    attachment: at.Attachment
+    index: int = 0
+    """0: absent"""
+    restart_at_s: dict[int, float] = field(default_factory=dict)
+
+
+class Netconf:
+    """The agent."""
+
+    def __init__(self, configuration: NetconfConfig, log: EventLog) -> None:
+        self.config, self.log = configuration, log
+        self.states = {
+            item.name: _State(
+                item, at.Attachment(item.leases if item.ipv4 == "dhcp" else 0, follow_routers=item.ipv6 == "ra")
+            )
+            for item in configuration.interfaces
+        }
+        self.kernel = Kernel(self._on_kernel)
+        self.dhcp = DhcpClients(configuration.state_dir, self._on_dhcp)
+        commands = {"status": self._status, "release": self._release, "acquire": self._acquire, "prefer": self._prefer}
+        self.control = ControlServer(configuration.control, commands)
+        self.snapshot = Snapshot()
+        self.preferred = ""
+        self.settled = False
+        self._stopping = False
+        self._congestion_how = "kernel"
+        self._inbox: list[Event | DhcpEvent] = []
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._own: dict[tuple[int, str], int] = {}
+        self._stale: list[str] = []
+        self._held: set[str] = set()
+        self._retry_s = 0.0
+        self._retry_at_s: float | None = None
+        self._failures: dict[str, str] = {}
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        self._choose_congestion_control()
+        self.dhcp.open()
+        await self.kernel.start()
+        await self.control.start()
+        self.log.write("started", interfaces=list(self.states), congestion_control=self._congestion())
+        self._wake.set()
+        try:
+            while not self._stopping:
+                await self._wait()
+                async with self._lock:
+                    await self._reconcile()
+        finally:
+            self.log.write("stopped")
+            await self.control.close()
+            await self.dhcp.close()
+            await self.kernel.close()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def _wait(self) -> None:
+        """Until something happens or a deadline is due."""
+        times = [state.attachment.next_deadline_s() for state in self.states.values()]
+        times += [time_s for state in self.states.values() for time_s in state.restart_at_s.values()]
+        deadlines = [time_s for time_s in [*times, self._retry_at_s] if time_s is not None]
+        timeout_s = max(0.0, min(deadlines) - self._now_s()) if deadlines else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout_s)
+
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _on_kernel(self, events: list[Event]) -> None:
+        self._inbox += events
+        self._wake.set()
+
+    def _on_dhcp(self, event: DhcpEvent) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    def _choose_congestion_control(self) -> None:
+        if not self.config.congestion_control:
+            return
+        try:
+            self.kernel.set_sysctl("net/ipv4/tcp_congestion_control", self.config.congestion_control)
+        except KernelError:
+            # Namespaces may only choose what the host allows to everybody; a route attribute is not restricted.
+            self._congestion_how = "route"
+        else:
+            self._congestion_how = "sysctl"
+
+    def _congestion(self) -> dict[str, str]:
+        return {"congestion_control": self.config.congestion_control, "how": self._congestion_how}
+
+    # -- the loop's body ----------------------------------------------------------------------------------------------
+    async def _reconcile(self) -> None:
+        """Handle what has happened, then bring the kernel to the desired state."""
+        if self._retry_at_s is not None and self._retry_at_s <= self._now_s():
+            self._retry_at_s = None
+        self._failures = {}
+        for _round in range(RECONCILE_ROUNDS):
+            self._wake.clear()
+            self.snapshot = await self.kernel.snapshot()
+            await self._handle_inbox()
+            await self._handle_links()
+            changed = await self._apply()
+            if not changed and not self._inbox:
+                break
+        self.settled = not self._failures and not self._inbox
+        if not self._failures:
+            self._retry_s = 0.0
+        elif self._retry_at_s is None:
+            self._retry_s = min(max(2 * self._retry_s, RETRY_FIRST_S), RETRY_LAST_S)
+            self._retry_at_s = self._now_s() + self._retry_s
+
+    def _state_of(self, index: int) -> _State | None:
+        return next((state for state in self.states.values() if state.index == index and index), None)
+
+    async def _handle_inbox(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        for event in inbox:
+            now_s = self._now_s()
+            if isinstance(event, LinkEvent):
+                state = self._state_of(event.index)
+                if state is not None:
+                    await self._link(state, event.present, event.up, event.carrier)
+            elif isinstance(event, PrefixEvent):
+                state = self._state_of(event.index)
+                if state is not None:
+                    self._note_routers(state)
+                    if event.prefix not in state.attachment.prefixes:
+                        self.log.write("prefix-heard", interface=state.config.name, prefix=event.prefix)
+                    await self._perform(state, state.attachment.handle_prefix(event.prefix, event.valid_s, now_s))
+            elif isinstance(event, Overrun):
+                self.log.write("events-lost")
+            elif not isinstance(event, Changed):
+                await self._handle_dhcp(event, now_s)
+
+    async def _handle_dhcp(self, event: DhcpEvent, now_s: float) -> None:
+        state = self.states[event.interface]
+        if isinstance(event, LeaseGiven):
+            self.log.write("lease", interface=event.interface, slot=event.slot, lease_s=event.lease_s, **vars(event.lease))
+            await self._perform(state, state.attachment.handle_lease(event.slot, event.lease, now_s))
+        elif isinstance(event, LeaseLost):
+            self.log.write("lease-lost", interface=event.interface, slot=event.slot)
+            await self._perform(state, state.attachment.handle_lease_lost(event.slot))
+        elif isinstance(event, ClientEnded):
+            self.log.write("dhcp-client-ended", interface=event.interface, slot=event.slot, status=event.status)
+            state.restart_at_s[event.slot] = now_s + CLIENT_RESTART_S
+
+    async def _handle_links(self) -> None:
+        """What the snapshot says of links and routers, and deadlines that are due."""
+        for name, state in self.states.items():
+            link = self.snapshot.links.get(name)
+            if link is not None and link.index != state.index:
+                if state.index:
+                    # Another interface has the name: the old one went without a trace.
+                    await self._link(state, False, False, False)
+                self._prepare(state, link)
+            present = link is not None
+            await self._link(state, present, link is not None and link.up, link is not None and link.carrier)
+            self._note_routers(state)
+            now_s = self._now_s()
+            await self._perform(state, state.attachment.handle_deadline(now_s))
+            for slot in [slot for slot, time_s in state.restart_at_s.items() if time_s <= now_s]:
+                del state.restart_at_s[slot]
+                await self._perform(state, state.attachment.handle_client_ended(slot, now_s))
+
+    def _prepare(self, state: _State, link: Link) -> None:
+        """An interface has appeared: set its parameters and take over what the kernel has already learned."""
+        state.index, name = link.index, link.name
+        self.log.write("interface-present", interface=name, index=link.index)
+        values: dict[str, str | int] = {
+            f"net/ipv4/conf/{name}/ignore_routes_with_linkdown": 1,
+            f"net/ipv6/conf/{name}/ignore_routes_with_linkdown": 1,
+            f"net/ipv6/conf/{name}/accept_ra": 2 if state.config.ipv6 == "ra" and not state.attachment.released else 0,
+            f"net/ipv6/conf/{name}/ra_defrtr_metric": ANNOUNCED_METRIC_BASE + link.index,
+        }
+        for parameter, value in values.items():
+            try:
+                self.kernel.set_sysctl(parameter, value)
+            except KernelError as error:
+                self.log.write("failed", what=str(error))
+        for address in self.snapshot.addresses:
+            if address.index == link.index and (address.index, address.address) in self.snapshot.automatic:
+                state.attachment.handle_prefix(address.network, 1, self._now_s())
+
+    async def _link(self, state: _State, present: bool, up: bool, carrier: bool) -> None:
+        before = state.attachment.ready
+        actions = state.attachment.handle_link(present, up, carrier, self._now_s())
+        if not present and state.index:
+            self.log.write("interface-absent", interface=state.config.name)
+            self._own = {key: length for key, length in self._own.items() if key[0] != state.index}
+            state.index = 0
+        if before != state.attachment.ready:
+            self.log.write("link", interface=state.config.name, present=present, up=up, carrier=carrier)
+        if not state.attachment.ready:
+            state.restart_at_s.clear()
+        await self._perform(state, actions)
+
+    def _note_routers(self, state: _State) -> None:
+        state.attachment.handle_routers(self.snapshot.routers.get(state.index, []))
+
+    async def _perform(self, state: _State, actions: list[at.Action]) -> None:
+        """Carry out what the attachment core decided."""
+        name = state.config.name
+        for action in actions:
+            self.log.write(_event_name(action), interface=name, **vars(action))
+            try:
+                if isinstance(action, at.StartDhcp):
+                    await self.dhcp.start(name, action.slot, action.request)
+                elif isinstance(action, at.StopDhcp):
+                    self.dhcp.stop(name, action.slot)
+                elif isinstance(action, at.Solicit):
+                    link = self.snapshot.links.get(name)
+                    solicit(name, link.mac if link else "")
+                elif isinstance(action, at.DropPrefix):
+                    await self._drop_automatic(state, action.prefix)
+                elif isinstance(action, at.DropRouter):
+                    await self.kernel.remove_announced_default(state.index, action.gateway)
+                elif isinstance(action, at.DropAll):
+                    await self._drop_all(state)
+                elif isinstance(action, at.ListenToRouters):
+                    self.kernel.set_sysctl(f"net/ipv6/conf/{name}/accept_ra", 2 if action.on else 0)
+            except OSError as error:
+                # Also a solicitation without a link-local address yet; the next one is already planned.
+                self.log.write("failed", what=str(error))
+
+    async def _drop_automatic(self, state: _State, prefix: str) -> None:
+        for address in self.snapshot.addresses:
+            if (state.index, address.address) in self.snapshot.automatic and address.index == state.index:
+                if prefix and not at.same_prefix(address.address, prefix):
+                    continue
+                await self.kernel.remove_address(address)
+
+    async def _drop_all(self, state: _State) -> None:
+        for gateway in self.snapshot.routers.get(state.index, []):
+            await self.kernel.remove_announced_default(state.index, gateway)
+        await self._drop_automatic(state, "")
+
+    # -- desired against actual ---------------------------------------------------------------------------------------
+    async def _apply(self) -> bool:
+        """Carry out the difference; whether there was one."""
+        changed = await self._apply_addresses()
+        if changed:
+            self.snapshot = await self.kernel.snapshot()
+        held = self._held_addresses()
+        self._stale = sr.remember(self._stale, self._held, [item.address for item in self.snapshot.addresses])
+        self._held = held
+        desired = sr.desired_routing(
+            self._interfaces(), self.snapshot.addresses, self._gateways(), self._stale,
+            self.config.congestion_control if self._congestion_how == "route" else "", self.preferred,
+        )  # fmt: skip
+        actions = sr.diff(desired, self.snapshot.routing)
+        for action in actions:
+            await self._try(_event_name(action), _describe(action), self.kernel.perform(action))
+        return changed or bool(actions)
+
+    async def _apply_addresses(self) -> bool:
+        indices = {state.index for state in self.states.values() if state.index}
+        actual = [address for address in self.snapshot.addresses if address.index in indices]
+        change = sr.address_diff(self._desired_addresses(), actual, self._own)
+        for address in change.remove:
+            if await self._try("address-removed", _name(self, address), self.kernel.remove_address(address)):
+                self._own.pop((address.index, address.address), None)
+        for address in change.add:
+            if await self._try("address-added", _name(self, address), self.kernel.add_address(address)):
+                self._own[(address.index, address.address)] = address.prefix_length
+        present = {(address.index, address.address) for address in actual}
+        wanted = {(address.index, address.address) for address in self._desired_addresses()}
+        self._own = {key: length for key, length in self._own.items() if key in present or key in wanted}
+        return bool(change.add or change.remove)
+
+    async def _try(self, event: str, what: dict[str, Any], work: Any) -> bool:
+        try:
+            await work
+        except KernelError as error:
+            self._failures[str(what)] = str(error)
+            if error.errno not in _HARMLESS:
+                self.log.write("failed", what=str(error))
+            return False
+        self.log.write(event, **what)
+        return True
+
+    def _desired_addresses(self) -> list[sr.Address]:
+        result = []
+        for state in self.states.values():
+            if not state.index or state.attachment.released:
+                continue
+            leases = [(lease.address, lease.prefix_length) for lease in state.attachment.leases]
+            static = [ip_interface(value) for value in state.config.addresses]
+            up = self._is_up(state)
+            for address, length in leases + [(str(item.ip), item.network.prefixlen) for item in static]:
+                # The kernel takes the IPv6 addresses of an interface that is administratively down away.
+                if up or ":" not in address:
+                    result.append(sr.Address(state.index, address, length))
+        return result
+
+    def _is_up(self, state: _State) -> bool:
+        link = self.snapshot.links.get(state.config.name)
+        return link is not None and link.up
+
+    def _held_addresses(self) -> set[str]:
+        indices = {state.index for state in self.states.values() if state.index}
+        return {address.address for address in self.snapshot.addresses if address.index in indices}
+
+    def _interfaces(self) -> list[sr.Interface]:
+        return [
+            sr.Interface(state.index, name, state.config.table, state.config.metric, self._is_up(state))
+            for name, state in self.states.items()
+            if state.index
+        ]
+
+    def _gateways(self) -> list[sr.Gateway]:
+        result = []
+        for state in self.states.values():
+            if state.attachment.released:
+                continue
+            addresses = [lease.router for lease in state.attachment.leases if lease.router]
+            addresses += [*state.config.gateways, *state.attachment.routers]
+            result += [sr.Gateway(state.index, address) for address in addresses]
+        return result
+
+    # -- control ------------------------------------------------------------------------------------------------------
+    async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        async with self._lock:
+            return {
+                "agent": self.config.agent,
+                "settled": self.settled and not self._inbox,
+                "congestion_control": self._congestion(),
+                "preferred": self.preferred,
+                "stale": self._stale,
+                "failures": list(self._failures.values()),
+                "interfaces": [self._interface_status(state) for state in self.states.values()],
+            }
+
+    def _interface_status(self, state: _State) -> dict[str, Any]:
+        link = self.snapshot.links.get(state.config.name)
+        routes = self.snapshot.routing.routes
+        return {
+            "name": state.config.name,
+            "present": link is not None,
+            "up": link is not None and link.up,
+            "carrier": link is not None and link.carrier,
+            "table": state.config.table,
+            "metric": state.config.metric,
+            "released": state.attachment.released,
+            "addresses": [item.address for item in self.snapshot.addresses if item.index == state.index],
+            "gateways": sorted(
+                route.gateway for route in routes if route.table == state.config.table and route.gateway
+            ),
+            "leases": [vars(lease) for lease in state.attachment.leases],
+            "prefixes": state.attachment.prefixes,
+        }
+
+    def _named(self, request: dict[str, Any]) -> _State:
+        name = text_field(request, "interface")
+        if name not in self.states:
+            raise CommandError(f"no interface {name!r}: there are {', '.join(self.states)}")
+        return self.states[name]
+
+    async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
+        state = self._named(request)
+        async with self._lock:
+            self.log.write("release", interface=state.config.name)
+            await self._perform(state, state.attachment.release())
+            await self._reconcile()
+            return self._interface_status(state)
+
+    async def _acquire(self, request: dict[str, Any]) -> dict[str, Any]:
+        state = self._named(request)
+        async with self._lock:
+            self.log.write("acquire", interface=state.config.name)
+            await self._perform(state, state.attachment.acquire(self._now_s()))
+            await self._reconcile()
+            return self._interface_status(state)
+
+    async def _prefer(self, request: dict[str, Any]) -> dict[str, Any]:
+        state = self._named(request)
+        async with self._lock:
+            self.preferred = state.config.name
+            self.log.write("prefer", interface=state.config.name)
+            await self._reconcile()
+            return {"preferred": self.preferred}
+
+
+def _event_name(action: object) -> str:
+    """StartDhcp -> start-dhcp"""
+    name = type(action).__name__
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+def _describe(action: sr.Action) -> dict[str, Any]:
+    return dict(vars(action.route if isinstance(action, sr.AddRoute | sr.DeleteRoute) else action.rule))
+
+
+def _name(agent: Netconf, address: sr.Address) -> dict[str, Any]:
+    name = next((state.config.name for state in agent.states.values() if state.index == address.index), None)
+    return {"interface": name, "address": address.address, "prefix_length": address.prefix_length}
+
+
+def run(path: str) -> None:
+    """The role's entry point. Raises config.ConfigError."""
+    configuration = read_config(path)
+    with EventLog(configuration.agent, configuration.event_log) as log:
+        asyncio.run(_main(configuration, log))
+
+
+async def _main(configuration: NetconfConfig, log: EventLog) -> None:
+    await Netconf(configuration, log).run()
