@@ -119,7 +119,7 @@ class Shaper:
         if self.blackhole:
             counters.dropped_blackhole += 1
             return
-        if self._line_bytes + length > MAX_LINE_BYTES:
+        if self._line_bytes + length + FRAME_OVERHEAD_BYTES > MAX_LINE_BYTES:
             counters.dropped_memory += 1
             return
         depart_ns = arrival_ns
