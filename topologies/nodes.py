@@ -99,7 +99,8 @@ class LinuxHost(Node):
         for interface, addresses in self.addresses.items():
             self._note_address(interface, addresses)
         self.ip_batch(self._address_lines(self.addresses))
-        self.ip_batch(self._route_lines(self.routes))
+        for version in (4, 6):
+            self.ip_batch(self._route_lines(version), version)
 
     def terminate(self) -> None:
         """End the node's shell and remove its temporary folder."""
@@ -118,11 +119,13 @@ class LinuxHost(Node):
             raise NodeError(f"{self.name}: {' '.join(arguments)}: {text}" + (f"\n{stdin.strip()}" if stdin else ""))
         return str(output.decode(errors="replace"))
 
-    def ip_batch(self, lines: Iterable[str]) -> None:
-        """Several `ip` commands in one process; NodeError with all of them when one fails."""
+    def ip_batch(self, lines: Iterable[str], version: int | None = None) -> None:
+        """Several `ip` commands in one process; NodeError with all of them when one fails.
+
+        version: 4 or 6 where a command does not say it itself (rules)."""
         text = "".join(f"{line}\n" for line in lines)
         if text:
-            self.run(["ip", "-batch", "-"], text)
+            self.run(["ip", *([f"-{version}"] if version else []), "-batch", "-"], text)
 
     def spawn(self, arguments: Sequence[str], log: Path, env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
         """Start a long-running program in the node; what it prints is appended to `log`.
@@ -145,7 +148,7 @@ class LinuxHost(Node):
         ROAMLAB_STATE_DIR/<node>, or a temporary folder that `terminate` removes."""
         base = os.environ.get("ROAMLAB_STATE_DIR")
         if base:
-            path = Path(base) / self.name
+            path: Path = Path(base) / self.name
             path.mkdir(parents=True, exist_ok=True)
             return path
         if self._own_state_dir is None:
@@ -198,11 +201,14 @@ class LinuxHost(Node):
                 lines += [f"addr add {value} dev {interface}{flags} noprefixroute", f"route add {prefix}"]
         return lines
 
-    def _route_lines(self, routes: Sequence[Route]) -> list[str]:
+    def _route_lines(self, version: int) -> list[str]:
+        """Commands for the static routes of one family; a route by source gets a table and a rule."""
         lines: list[str] = []
         sources: list[str] = []
-        for route in routes:
-            destination = {"default4": "0.0.0.0/0", "default6": "::/0"}.get(route.destination, route.destination)
+        for route in self.routes:
+            if ipaddress.ip_address(route.gateway).version != version:
+                continue
+            destination = "default" if route.destination.startswith("default") else route.destination
             line = f"route add {destination} via {route.gateway}{self._congestion_suffix}"
             if route.source is None:
                 lines.append(line)
@@ -214,9 +220,7 @@ class LinuxHost(Node):
             lines += [f"{line} table {table}", f"rule add from {route.source} lookup {table} pref {preference}"]
         if sources:
             # Destinations that the node knows itself come first; only defaults depend on the source.
-            for family in ("0.0.0.0/0", "::/0"):
-                preference = SOURCE_RULE_PREFERENCE
-                lines.append(f"rule add from {family} lookup main suppress_prefixlength 0 pref {preference}")
+            lines.append(f"rule add from all lookup main suppress_prefixlength 0 pref {SOURCE_RULE_PREFERENCE}")
         return lines
 
     def _note_address(self, interface: str, addresses: list[str]) -> None:
