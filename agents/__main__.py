@@ -14,7 +14,7 @@ ROLES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a role; 2 and one line on standard error when its configuration is wrong."""
+    """Run a role; one line on standard error and 2 when its configuration is wrong, 1 when the kernel refuses to start."""
     roles = "\n".join(f"  {name:<18}{text}" for name, (_module, text) in ROLES.items())
     parser = argparse.ArgumentParser(
         prog="python -m agents",
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{options.role}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -67,6 +67,10 @@ class Table:
             raise self.error(field, f"must be tables: [[{field}]]")
         return [Table(self.file, f"{self.where}{field}[{number}].", item) for number, item in enumerate(value)]
 
+    def table(self, field: str) -> "Table":
+        """A table, [field]; empty when it is not there."""
+        return Table(self.file, f"{self.where}{field}.", self._get(field, dict, f"a table: [{field}]", {}))
+
     def finish(self) -> None:
         """Raise ConfigError for a field that nobody asked for."""
         for field in self._values:

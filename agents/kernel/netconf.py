@@ -6,9 +6,7 @@ next comparison. Nothing is polled.
 """
 
 import asyncio
-import contextlib
 import errno
-import signal
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -16,15 +14,15 @@ from typing import Any
 from agents import config
 from agents.core import attachment as at
 from agents.core import source_routing as sr
-from agents.kernel.control import CommandError, ControlServer, text_field
+from agents.kernel.control import CommandError, Handler, text_field
 from agents.kernel.dhcp import ClientEnded, DhcpClients, DhcpEvent, LeaseGiven, LeaseLost
 from agents.kernel.eventlog import EventLog
-from agents.kernel.netlink import Changed, Event, Kernel, KernelError, Link, LinkEvent, Overrun, PrefixEvent, Snapshot
+from agents.kernel.netlink import KernelError, Link, LinkEvent, Overrun, PrefixEvent, Snapshot
+from agents.kernel.reconciler import Reconciler
 from agents.kernel.solicitation import solicit
 
 ANNOUNCED_METRIC_BASE = 30_000
 """Metric of the kernel's own announced default routes: ours, with the interface's metric, come first."""
-RETRY_FIRST_S, RETRY_LAST_S = 0.1, 5.0
 CLIENT_RESTART_S = 1.0
 RECONCILE_ROUNDS = 8
 """Comparisons in a row before others get a turn."""
@@ -105,126 +103,75 @@ class _State:
     restart_at_s: dict[int, float] = field(default_factory=dict)
 
 
-class Netconf:
+class Netconf(Reconciler):
     """The agent."""
 
     def __init__(self, configuration: NetconfConfig, log: EventLog) -> None:
-        self.config, self.log = configuration, log
+        super().__init__(configuration.control, log)
+        self.config = configuration
         self.states = {
             item.name: _State(
                 item, at.Attachment(item.leases if item.ipv4 == "dhcp" else 0, follow_routers=item.ipv6 == "ra")
             )
             for item in configuration.interfaces
         }
-        self.kernel = Kernel(self._on_kernel)
-        self.dhcp = DhcpClients(configuration.state_dir, self._on_dhcp)
-        commands = {"status": self._status, "release": self._release, "acquire": self._acquire, "prefer": self._prefer}
-        self.control = ControlServer(configuration.control, commands)
+        self.dhcp = DhcpClients(configuration.state_dir, self.put)
         self.snapshot = Snapshot()
         self.preferred = ""
         self.settled = False
-        self._stopping = False
         self._congestion_how = "kernel"
-        self._inbox: list[Event | DhcpEvent] = []
-        self._wake = asyncio.Event()
-        self._lock = asyncio.Lock()
         self._own: dict[tuple[int, str], int] = {}
         self._stale: list[str] = []
         self._held: set[str] = set()
-        self._retry_s = 0.0
-        self._retry_at_s: float | None = None
-        self._failures: dict[str, str] = {}
 
-    # -- life ---------------------------------------------------------------------------------------------------------
-    async def run(self) -> None:
-        """Work until SIGTERM or SIGINT."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        self._choose_congestion_control()
+    def commands(self) -> dict[str, Handler]:
+        """Control commands by name."""
+        return {"status": self._status, "release": self._release, "acquire": self._acquire, "prefer": self._prefer}
+
+    async def set_up(self) -> None:
+        """Choose how congestion control is set; open the way by which DHCP clients report."""
+        if self.config.congestion_control:
+            try:
+                self.kernel.set_sysctl("net/ipv4/tcp_congestion_control", self.config.congestion_control)
+            except KernelError:
+                # Namespaces may only choose what the host allows to everybody; a route attribute is not restricted.
+                self._congestion_how = "route"
+            else:
+                self._congestion_how = "sysctl"
         self.dhcp.open()
-        await self.kernel.start()
-        await self.control.start()
         self.log.write("started", interfaces=list(self.states), congestion_control=self._congestion())
-        self._wake.set()
-        try:
-            while not self._stopping:
-                await self._wait()
-                async with self._lock:
-                    await self._reconcile()
-        finally:
-            self.log.write("stopped")
-            await self.control.close()
-            await self.dhcp.close()
-            await self.kernel.close()
 
-    def _stop(self) -> None:
-        self._stopping = True
-        self._wake.set()
+    async def tear_down(self) -> None:
+        """End the DHCP clients; addresses and routes stay."""
+        await self.dhcp.close()
 
-    async def _wait(self) -> None:
-        """Until something happens or a deadline is due."""
+    def deadlines_s(self) -> list[float | None]:
+        """Of all attachments and of DHCP clients to be started again."""
         times = [state.attachment.next_deadline_s() for state in self.states.values()]
-        times += [time_s for state in self.states.values() for time_s in state.restart_at_s.values()]
-        deadlines = [time_s for time_s in [*times, self._retry_at_s] if time_s is not None]
-        timeout_s = max(0.0, min(deadlines) - self._now_s()) if deadlines else None
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout_s)
-
-    @staticmethod
-    def _now_s() -> float:
-        return asyncio.get_running_loop().time()
-
-    def _on_kernel(self, events: list[Event]) -> None:
-        self._inbox += events
-        self._wake.set()
-
-    def _on_dhcp(self, event: DhcpEvent) -> None:
-        self._inbox.append(event)
-        self._wake.set()
-
-    def _choose_congestion_control(self) -> None:
-        if not self.config.congestion_control:
-            return
-        try:
-            self.kernel.set_sysctl("net/ipv4/tcp_congestion_control", self.config.congestion_control)
-        except KernelError:
-            # Namespaces may only choose what the host allows to everybody; a route attribute is not restricted.
-            self._congestion_how = "route"
-        else:
-            self._congestion_how = "sysctl"
+        return times + [time_s for state in self.states.values() for time_s in state.restart_at_s.values()]
 
     def _congestion(self) -> dict[str, str]:
         return {"congestion_control": self.config.congestion_control, "how": self._congestion_how}
 
     # -- the loop's body ----------------------------------------------------------------------------------------------
-    async def _reconcile(self) -> None:
+    async def reconcile(self) -> None:
         """Handle what has happened, then bring the kernel to the desired state."""
-        if self._retry_at_s is not None and self._retry_at_s <= self._now_s():
-            self._retry_at_s = None
-        self._failures = {}
         for _round in range(RECONCILE_ROUNDS):
-            self._wake.clear()
             self.snapshot = await self.kernel.snapshot()
             await self._handle_inbox()
             await self._handle_links()
             changed = await self._apply()
-            if not changed and not self._inbox:
+            if not changed and not self.inbox:
                 break
-        self.settled = not self._failures and not self._inbox
-        if not self._failures:
-            self._retry_s = 0.0
-        elif self._retry_at_s is None:
-            self._retry_s = min(max(2 * self._retry_s, RETRY_FIRST_S), RETRY_LAST_S)
-            self._retry_at_s = self._now_s() + self._retry_s
+        self.settled = not self.failures and not self.inbox
 
     def _state_of(self, index: int) -> _State | None:
         return next((state for state in self.states.values() if state.index == index and index), None)
 
     async def _handle_inbox(self) -> None:
-        inbox, self._inbox = self._inbox, []
+        inbox, self.inbox = self.inbox, []
         for event in inbox:
-            now_s = self._now_s()
+            now_s = self.now_s()
             if isinstance(event, LinkEvent):
                 state = self._state_of(event.index)
                 if state is not None:
@@ -238,7 +185,7 @@ class Netconf:
                     await self._perform(state, state.attachment.handle_prefix(event.prefix, event.valid_s, now_s))
             elif isinstance(event, Overrun):
                 self.log.write("events-lost")
-            elif not isinstance(event, Changed):
+            elif isinstance(event, LeaseGiven | LeaseLost | ClientEnded):
                 await self._handle_dhcp(event, now_s)
 
     async def _handle_dhcp(self, event: DhcpEvent, now_s: float) -> None:
@@ -265,7 +212,7 @@ class Netconf:
             present = link is not None
             await self._link(state, present, link is not None and link.up, link is not None and link.carrier)
             self._note_routers(state)
-            now_s = self._now_s()
+            now_s = self.now_s()
             await self._perform(state, state.attachment.handle_deadline(now_s))
             for slot in [slot for slot, time_s in state.restart_at_s.items() if time_s <= now_s]:
                 del state.restart_at_s[slot]
@@ -288,11 +235,11 @@ class Netconf:
                 self.log.write("failed", what=str(error))
         for address in self.snapshot.addresses:
             if address.index == link.index and (address.index, address.address) in self.snapshot.automatic:
-                state.attachment.handle_prefix(address.network, 1, self._now_s())
+                state.attachment.handle_prefix(address.network, 1, self.now_s())
 
     async def _link(self, state: _State, present: bool, up: bool, carrier: bool) -> None:
         before = state.attachment.ready
-        actions = state.attachment.handle_link(present, up, carrier, self._now_s())
+        actions = state.attachment.handle_link(present, up, carrier, self.now_s())
         if not present and state.index:
             self.log.write("interface-absent", interface=state.config.name)
             self._own = {key: length for key, length in self._own.items() if key[0] != state.index}
@@ -377,15 +324,7 @@ class Netconf:
         return bool(change.add or change.remove)
 
     async def _try(self, event: str, what: dict[str, Any], work: Any) -> bool:
-        try:
-            await work
-        except KernelError as error:
-            self._failures[str(what)] = str(error)
-            if error.errno not in _HARMLESS:
-                self.log.write("failed", what=str(error))
-            return False
-        self.log.write(event, **what)
-        return True
+        return await self.attempt(event, what, work, _HARMLESS)
 
     def _desired_addresses(self) -> list[sr.Address]:
         result = []
@@ -428,14 +367,14 @@ class Netconf:
 
     # -- control ------------------------------------------------------------------------------------------------------
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        async with self._lock:
+        async with self.lock:
             return {
                 "agent": self.config.agent,
-                "settled": self.settled and not self._inbox,
+                "settled": self.settled and not self.inbox,
                 "congestion_control": self._congestion(),
                 "preferred": self.preferred,
                 "stale": self._stale,
-                "failures": list(self._failures.values()),
+                "failures": list(self.failures.values()),
                 "interfaces": [self._interface_status(state) for state in self.states.values()],
             }
 
@@ -466,26 +405,26 @@ class Netconf:
 
     async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
         state = self._named(request)
-        async with self._lock:
+        async with self.lock:
             self.log.write("release", interface=state.config.name)
             await self._perform(state, state.attachment.release())
-            await self._reconcile()
+            await self.step()
             return self._interface_status(state)
 
     async def _acquire(self, request: dict[str, Any]) -> dict[str, Any]:
         state = self._named(request)
-        async with self._lock:
+        async with self.lock:
             self.log.write("acquire", interface=state.config.name)
-            await self._perform(state, state.attachment.acquire(self._now_s()))
-            await self._reconcile()
+            await self._perform(state, state.attachment.acquire(self.now_s()))
+            await self.step()
             return self._interface_status(state)
 
     async def _prefer(self, request: dict[str, Any]) -> dict[str, Any]:
         state = self._named(request)
-        async with self._lock:
+        async with self.lock:
             self.preferred = state.config.name
             self.log.write("prefer", interface=state.config.name)
-            await self._reconcile()
+            await self.step()
             return {"preferred": self.preferred}
 
 

@@ -164,13 +164,13 @@ class Kernel:
         self._events = events
         asyncio.get_running_loop().add_reader(events.fileno(), self._read_events)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the sockets."""
         if self._events is not None:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             self._events.close()
             self._events = None
-        await self._netlink.close()
+        self._netlink.close()
 
     def _read_events(self) -> None:
         assert self._events is not None
