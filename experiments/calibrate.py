@@ -30,7 +30,7 @@ from mininet.node import Node
 
 from topologies.links.link import EmulatedLink
 from topologies.links.netns import inside, namespace_of
-from topologies.links.ring import Arrival, Ring, Timer, open_ring_socket
+from topologies.links.ring import Arrival, Ring, Timer, bind_ring_socket, make_ring_socket
 from topologies.links.shaper import Shaper
 from topologies.links.wire import wire
 from topologies.profiles import PRESETS, GilbertElliott, LinkProfile, profile
@@ -115,7 +115,8 @@ def capture(end: End, packets: int) -> Iterator[Ring]:
     """A capture of headers on an interface that holds so many packets; nobody need read it meanwhile."""
     slots = max(1024, 1 << (packets - 1).bit_length())
     with inside(end.namespace):
-        ring_socket = open_ring_socket(end.interface, slots=slots, slot_bytes=_SLOT_BYTES, outgoing=True)
+        ring_socket = make_ring_socket(slots=slots, slot_bytes=_SLOT_BYTES, outgoing=True)
+        bind_ring_socket(ring_socket, end.interface)
     ring = Ring(ring_socket, slots=slots, slot_bytes=_SLOT_BYTES)
     try:
         yield ring
@@ -166,7 +167,7 @@ def _send_udp(
                 udp.send(struct.pack("!I", number) + padding)
         else:
             _send_paced(udp, count, padding, packets_per_s)
-        _wait_quiet(into, drain_s)
+        _wait_quiet(drain_s)
         return _udp_numbers(_complete(out)), _udp_numbers(_complete(into))
 
 
@@ -183,7 +184,7 @@ def _send_paced(udp: socket.socket, count: int, padding: bytes, packets_per_s: f
     timer.close()
 
 
-def _wait_quiet(ring: Ring, quiet_s: float) -> None:
+def _wait_quiet(quiet_s: float) -> None:
     """Until nothing can be in flight any more: delay and queue of the link have passed."""
     end_s = time.monotonic() + quiet_s
     wait_until(lambda: time.monotonic() >= end_s, quiet_s + 10, "packets in flight arrive", poll_s=0.02)
@@ -280,6 +281,8 @@ def measure_goodput(test: Bench, direction: str, asked: LinkProfile, warm_up_s: 
         # Do not wait for what is still queued in the socket.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     thread.join(30.0)
+    # What is still in the queue would be in the way of the next measurement.
+    _wait_quiet(_drain_s(asked, 1514))
     begin_ns = start_ns + int(warm_up_s * 1e9)
     measured_mbit = _goodput_mbit(frames, begin_ns, begin_ns + int(seconds * 1e9))
     error = 100 * (measured_mbit / ideal_mbit - 1)

@@ -275,7 +275,7 @@ PRESETS: dict[str, LinkProfile] = {
     "5g": LinkProfile(rate_mbit=100.0, delay_ms=10.0),
     "dsl": LinkProfile(rate_mbit=16.0, delay_ms=12.0, queue_bdp=2.0),
     "satellite": LinkProfile(rate_mbit=20.0, delay_ms=270.0, loss=0.001),
-    "lan": LinkProfile(rate_mbit=100.0, delay_ms=0.5),
+    "lan": LinkProfile(rate_mbit=100.0, delay_ms=0.5, queue_packets=100),
 }
 """Named profiles. wlan and lte are the pair that the multipath literature compares most often."""
 

@@ -7,7 +7,7 @@ from mininet.link import Link
 from topologies.links.backend import BOTH, DIRECTIONS, FORWARD
 from topologies.links.netns import LinkError
 from topologies.links.wire import NodeLike, Port, wire
-from topologies.profiles import LinkProfile, ProfileLike
+from topologies.profiles import ProfileLike
 from topologies.profiles import profile as to_profile
 
 
@@ -56,20 +56,20 @@ class EmulatedLink(Link):
         try:
             self.port2 = self._wire.add_port(node2, name2, mac2)
         except LinkError:
-            self.port1.delete()
+            self._wire.remove_port(self.port1)
             raise
         seed = f"{self.seed}/{node1.name}:{name1}/{node2.name}:{name2}"
-        self._number = self._wire.add_link(f"{name1}<->{name2}", self.profile, self.profile_back, seed)
-        self._joined_to: Port | None = self.port2
-        self._join()
+        try:
+            self._joint = self._wire.add_link(f"{name1}<->{name2}", self.profile, self.profile_back, seed)
+            self._joined_to: Port | None = self.port2
+            self._join()
+        except LinkError:
+            self._wire.remove_port(self.port1)
+            self._wire.remove_port(self.port2)
+            raise
 
     def _join(self) -> None:
-        far = self._joined_to
-        self._wire.backend.attach(
-            self._number,
-            self.port1.number if self.port1.present else None,
-            far.number if far is not None and far.present else None,
-        )
+        self._wire.attach(self._joint, self.port1, self._joined_to)
 
     @property
     def joined_to(self) -> Port | None:
@@ -80,7 +80,7 @@ class EmulatedLink(Link):
         """Change the profile of a direction. Frames in flight stay and are not overtaken."""
         new = to_profile(profile)
         self._check_direction(direction)
-        self._wire.backend.set_profile(self._number, direction, new)
+        self._joint.backend.set_profile(self._joint.number, direction, new)
         if direction in (FORWARD, BOTH):
             self.profile = new
         if direction != FORWARD:
@@ -89,7 +89,7 @@ class EmulatedLink(Link):
     def set_blackhole(self, on: bool, direction: str = BOTH) -> None:
         """Lose every frame silently, those in flight included; interfaces and carrier do not notice."""
         self._check_direction(direction)
-        self._wire.backend.set_blackhole(self._number, direction, on)
+        self._joint.backend.set_blackhole(self._joint.number, direction, on)
 
     def set_carrier(self, up: bool, end: int | None = None) -> None:
         """Take or give the carrier of end 1 (node1's interface), 2 (the port it is joined to) or both (None).
@@ -106,7 +106,7 @@ class EmulatedLink(Link):
         if end != 1 and far is not None:
             far.set_carrier(up)
         if not up:
-            self._wire.backend.flush(self._number)
+            self._joint.backend.flush(self._joint.number)
 
     def set_present(self, on: bool) -> None:
         """Remove node1's interface (its addresses and routes vanish) or make it anew: same name and MAC, set up."""
@@ -122,6 +122,8 @@ class EmulatedLink(Link):
         A port that belongs to another link is taken from it. What is in flight is lost. `attach(link.port2)`
         goes back.
         """
+        if port is not None and not port.present:
+            raise LinkError(f"{self}: cannot be attached to {port}: its interface is not present")
         if port is self.port1:
             raise LinkError(f"{self}: cannot be attached to its own end {port}")
         self._joined_to = port
@@ -129,13 +131,13 @@ class EmulatedLink(Link):
 
     def stats(self) -> dict[str, Any]:
         """Counters for "forward" and "back": offered, delivered, dropped_*, bytes, lateness in us."""
-        return self._wire.link_stats(self._number)
+        return self._wire.link_stats(self._joint)
 
     def delete(self) -> None:
         """Delete both interfaces (Mininet calls this)."""
-        self._wire.remove_link(self._number)
+        self._wire.remove_link(self._joint)
         for intf, port in ((self.intf1, self.port1), (self.intf2, self.port2)):
-            port.delete()
+            self._wire.remove_port(port)
             if intf is not None:
                 intf.node.delIntf(intf)
                 intf.link = None
@@ -150,6 +152,3 @@ class EmulatedLink(Link):
         if self.profile == self.profile_back:
             return self.profile.describe()
         return f"{self.profile.describe()} / {self.profile_back.describe()}"
-
-
-__all__ = ["EmulatedLink", "LinkProfile"]

@@ -57,18 +57,21 @@ class Arrival(NamedTuple):
     """Bytes on the wire; more than len(frame) when the frame did not fit into a slot."""
 
 
-def open_ring_socket(
-    interface: str, *, slots: int = DEFAULT_SLOTS, slot_bytes: int = DEFAULT_SLOT_BYTES, outgoing: bool = False
+def make_ring_socket(
+    *, slots: int = DEFAULT_SLOTS, slot_bytes: int = DEFAULT_SLOT_BYTES, outgoing: bool = False
 ) -> socket.socket:
-    """A packet socket with a receive ring, bound to an interface of the current network namespace.
+    """A packet socket of the current network namespace with a receive ring, bound to no interface yet.
 
-    Opening and closing one waits for a grace period of the kernel (10 ms and more): not for the relay's loop.
+    Making and closing one waits for a grace period of the kernel (about 20 ms); binding does not.
     `slots` frames of `slot_bytes` (a power of two, 128 to 65536) of which about 70 bytes are header.
     `outgoing` also takes the frames that this host sends (for captures). Raises LinkError.
     """
     blocks = _blocks(slots, slot_bytes)
-    # Protocol 0 until bound: otherwise frames of all interfaces would come in between.
-    ring_socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        # Protocol 0 until bound: otherwise frames of all interfaces would come in between.
+        ring_socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    except OSError as error:
+        raise LinkError(f"cannot open a packet socket: {error.strerror}") from error
     try:
         ring_socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
         if not outgoing:
@@ -76,12 +79,23 @@ def open_ring_socket(
             # No queueing discipline and no look at the frame by other packet sockets of the wire.
             ring_socket.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
         request = struct.pack("IIII", _BLOCK_BYTES, blocks, slot_bytes, blocks * (_BLOCK_BYTES // slot_bytes))
-        ring_socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
+        # Not by Python's setsockopt, which keeps all other threads of this process waiting meanwhile.
+        if _libc.setsockopt(ring_socket.fileno(), SOL_PACKET, PACKET_RX_RING, request, len(request)):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    except OSError as error:
+        ring_socket.close()
+        raise LinkError(f"cannot make a packet ring of {blocks * _BLOCK_BYTES} bytes: {error.strerror}") from error
+    return ring_socket
+
+
+def bind_ring_socket(ring_socket: socket.socket, interface: str) -> None:
+    """Start receiving from an interface of the namespace in which the socket was made. Raises LinkError."""
+    try:
         ring_socket.bind((interface, ETH_P_ALL))
     except OSError as error:
         ring_socket.close()
         raise LinkError(f"cannot open a packet ring on {interface}: {error.strerror}") from error
-    return ring_socket
 
 
 def _blocks(slots: int, slot_bytes: int) -> int:
@@ -89,7 +103,7 @@ def _blocks(slots: int, slot_bytes: int) -> int:
 
 
 class Ring:
-    """Reads the ring of a socket from `open_ring_socket`, called with the same `slots` and `slot_bytes`."""
+    """Reads the ring of a socket from `make_ring_socket`, called with the same `slots` and `slot_bytes`."""
 
     def __init__(self, ring_socket: socket.socket, *, slots: int = DEFAULT_SLOTS, slot_bytes: int = DEFAULT_SLOT_BYTES) -> None:
         self.socket = ring_socket

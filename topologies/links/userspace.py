@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from topologies.links.netns import LinkError, inside
-from topologies.links.ring import open_ring_socket
+from topologies.links.ring import bind_ring_socket, make_ring_socket
 from topologies.profiles import LinkProfile
 
 REPLY_TIMEOUT_S = 10.0
@@ -27,6 +29,37 @@ class RelayError(LinkError):
     """The relay has ended or does not answer: all emulated links are dead."""
 
 
+class _RingPool:
+    """Ring sockets made ahead by threads: each takes the kernel 20 ms, which neither a link nor an event should wait for."""
+
+    AHEAD = 4
+
+    def __init__(self, namespace: int) -> None:
+        self._namespace = namespace
+        self._makers = ThreadPoolExecutor(self.AHEAD, thread_name_prefix="ring-maker")
+        self._made = deque(self._makers.submit(self._make) for _ in range(self.AHEAD))
+
+    def _make(self) -> socket.socket:
+        with inside(self._namespace):
+            return make_ring_socket()
+
+    def take(self) -> socket.socket:
+        """A ring socket in the wire that is bound to nothing. Raises LinkError."""
+        self._made.append(self._makers.submit(self._make))
+        return self._made.popleft().result()
+
+    def dispose(self, ring_socket: socket.socket) -> None:
+        """Close a ring socket, which takes as long, without waiting for it."""
+        self._makers.submit(ring_socket.close)
+
+    def close(self) -> None:
+        """Release what was not taken."""
+        self._makers.shutdown(wait=True)
+        for future in self._made:
+            with contextlib.suppress(LinkError):
+                future.result().close()
+
+
 class UserspaceBackend:
     """One relay process for all links of a wire. Thread safe."""
 
@@ -34,7 +67,7 @@ class UserspaceBackend:
 
     def __init__(self, namespace: int) -> None:
         self._lock = threading.Lock()
-        self._namespace = namespace
+        self._pool = _RingPool(namespace)
         self._sockets: dict[int, socket.socket] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the relay
         self._received = b""
@@ -107,8 +140,8 @@ class UserspaceBackend:
 
     def add_port(self, port: int, outer: str) -> None:
         """Open a packet ring on the outer end of a veth pair."""
-        with inside(self._namespace):
-            ring_socket = open_ring_socket(outer)
+        ring_socket = self._pool.take()
+        bind_ring_socket(ring_socket, outer)
         try:
             self._request("add_port", fds=[ring_socket.fileno()], port=port)
         except LinkError:
@@ -119,7 +152,7 @@ class UserspaceBackend:
     def remove_port(self, port: int) -> None:
         """Close the ring of a port."""
         self._request("remove_port", port=port)
-        self._sockets.pop(port).close()
+        self._pool.dispose(self._sockets.pop(port))
 
     def add_link(self, link: int, forward: LinkProfile, back: LinkProfile, seed: str) -> None:
         """Make a link without ends."""
@@ -165,5 +198,6 @@ class UserspaceBackend:
             self._process.kill()
             self._process.wait()
         self._stderr.close()
+        self._pool.close()
         for ring_socket in self._sockets.values():
             ring_socket.close()
