@@ -78,8 +78,8 @@ def launch(
 ) -> Capsule:
     """Start `argv` inside a new capsule. Call it from a thread that lives as long as the capsule may.
 
-    `interactive` keeps the terminal's process group (job control, Ctrl-C reach the command inside); otherwise the capsule has a session of
-    its own and ends by `ask_to_end` or `close`. Raises RoamlabError when a program is missing.
+    `interactive` keeps the terminal's process group (job control, Ctrl-C reach the command inside); otherwise the
+    capsule has a session of its own and ends by `ask_to_end` or `close`. Raises RoamlabError when a program is missing.
     """
     for program in ("setpriv", "unshare"):
         if shutil.which(program, path=environment()["PATH"]) is None:

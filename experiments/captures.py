@@ -17,13 +17,14 @@ _COUNTERS = re.compile(r"Packets received/dropped on interface '[^']*': (\d+)/(\
 class Capture:
     """A running capture of one interface."""
 
-    def __init__(self, node: Node, interface: str, run_directory: Path, snap_length: int = SNAP_LENGTH) -> None:
+    def __init__(self, node: Node, interface: str, run_directory: Path, *, part: int = 1) -> None:
         self.node_name = node.name
         self.interface = interface
-        self.file = f"pcap/{node.name}-{interface}.pcapng"
-        argv = ["dumpcap", "-q", "-i", interface, "-w", str(run_directory / self.file), "-s", str(snap_length),
+        name = f"{node.name}-{interface}" + (f"-{part}" if part > 1 else "")
+        self.file = f"pcap/{name}.pcapng"
+        argv = ["dumpcap", "-q", "-i", interface, "-w", str(run_directory / self.file), "-s", str(SNAP_LENGTH),
                 "-B", str(_KERNEL_BUFFER_MIB)]  # fmt: skip
-        self._process = NodeProcess(node, argv, f"dumpcap-{node.name}-{interface}", run_directory / "logs")
+        self._process = NodeProcess(node, argv, f"dumpcap-{name}", run_directory / "logs")
 
     def wait_ready(self, timeout_s: float = 10.0) -> None:
         """Return when the kernel hands packets to it: dumpcap names its file after it has opened the interface."""

@@ -92,15 +92,12 @@ def _blackhole_off(context: Context, target: str, parameters: Mapping[str, Any])
 
 
 @_kind("address-remove", "interface", another=True)
-def _address_remove(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+def _address_remove(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """The interface loses its addresses; with `another` the next ones will differ."""
     bed = context.bed
-    old = bed.addresses(bed.mn).get(target, [])
     bed.mn.netconf("release", interface=target)
     if parameters["another"]:
-        router = bed.node(bed.path_of(target).access_router)
-        router.serve_other_address(bed.mn.intf(target).MAC())
-    return f"removed {', '.join(old)}"
+        bed.node(bed.path_of(target).access_router).serve_other_address(bed.topo.mac(target))
 
 
 @_kind("address-assign", "interface")
@@ -186,7 +183,16 @@ def _profile_change(context: Context, target: str, parameters: Mapping[str, Any]
 
 
 # Receiver sensitivity of 802.11n at 20 MHz (IEEE 802.11-2012, table 20-23) and the data rate of that modulation, one stream.
-_SENSITIVITY_DBM_TO_MBIT = ((-64, 65.0), (-65, 58.5), (-66, 52.0), (-70, 39.0), (-74, 26.0), (-77, 19.5), (-79, 13.0), (-82, 6.5))
+_SENSITIVITY_DBM_TO_MBIT = (
+    (-64, 65.0),
+    (-65, 58.5),
+    (-66, 52.0),
+    (-70, 39.0),
+    (-74, 26.0),
+    (-77, 19.5),
+    (-79, 13.0),
+    (-82, 6.5),
+)
 
 
 @_kind("signal-strength", "interface", dbm=None)
@@ -290,5 +296,3 @@ def perform(event: Event, context: Context, t0_mono_ns: int) -> dict[str, Any]:
         "phase": "event",
         "note": note or "",
     }
-
-

@@ -147,9 +147,7 @@ class Experiment:
                 raise RoamlabError(f"experiment {self.name}: {what} {', '.join(doubles)} is there twice")
         known = {s.name for s in self.scenarios}
         for claim in self.claims:
-            unknown = [n for n in claim.scenarios if n not in known] + [
-                n for n in claim.mechanisms if n not in self.mechanisms
-            ]
+            unknown = [n for n in claim.scenarios if n not in known] + [n for n in claim.mechanisms if n not in self.mechanisms]
             if unknown:
                 raise RoamlabError(f"experiment {self.name}: claim {claim.id} names {', '.join(unknown)}, which it has not")
 

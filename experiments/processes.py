@@ -32,9 +32,7 @@ class NodeProcess:
         self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._reader: threading.Thread | None = None
         with self.log_path.open("ab") as log:
-            self.process = node.popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if reports else log, stderr=log
-            )
+            self.process = node.popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if reports else log, stderr=log)
         if reports:
             self._reader = threading.Thread(target=self._read, daemon=True)
             self._reader.start()

@@ -1,12 +1,12 @@
 """Run directories and campaign files, written so that an interrupted run is never taken for a complete one.
 
-A run is written in `<run-id>.partial` and renamed after its manifest, the last file, has been synced. Files that others read are
-replaced atomically. Nothing that was written before is ever overwritten: run ids carry the campaign.
+A run is written in `<run-id>.partial` and renamed after its manifest, the last file, has been synced. Files that others read
+are replaced atomically. Nothing that was written before is ever overwritten: run ids carry the campaign.
 """
 
+import fcntl
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,7 @@ class RunDirectory:
     def __init__(self, folder: Path, run_id: str) -> None:
         self.final = folder / run_id
         self.path = folder / (run_id + PARTIAL)
+        self._lock_fd = -1
 
     def create(self) -> None:
         """Make the folder and its parts. Raises RoamlabError when it exists or cannot be made."""
@@ -71,8 +72,17 @@ class RunDirectory:
             self.path.mkdir(parents=True)
             for part in ("pcap", "events", "workload", "logs"):
                 (self.path / part).mkdir()
+            # Held until this process ends: who finds the folder unlocked knows that its runner is gone.
+            self._lock_fd = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         except OSError as error:
             raise RoamlabError(f"{self.path}: cannot be made: {error.strerror}") from error
+
+    def release(self) -> None:
+        """The runner is done with the folder."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def finish(self, manifest: Mapping[str, Any]) -> Path:
         """Write the manifest last and give the folder its final name."""
@@ -81,10 +91,6 @@ class RunDirectory:
         self.path.rename(self.final)
         sync_folder(self.final.parent)
         return self.final
-
-    def discard(self) -> None:
-        """Remove an unfinished folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:

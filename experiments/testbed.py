@@ -1,9 +1,9 @@
 """The network of one run: Mininet's nodes and links, the programs in them, and what the run directory gets from them."""
 
 import json
+import os
 import shlex
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,34 +18,28 @@ from topologies import registry
 from topologies.links.link import EmulatedLink
 from topologies.links.wire import wire
 from topologies.mobile import Path as AccessPath
+from topologies.mobile_host import control_request, to_toml
+from topologies.nodes import NodeError
 from topologies.profiles import LinkProfile, profile
 from topologies.waiting import wait_until
 
 _CONFIGURED_TIMEOUT_S = 30.0
 _CONTROL_TIMEOUT_S = 10.0
-
-
-def toml_text(data: Mapping[str, Any]) -> str:
-    """TOML of nested tables and arrays of tables with JSON-like values (a JSON string or number is a TOML one)."""
-    plain = {k: v for k, v in data.items() if not isinstance(v, Mapping) and not _is_table_array(v)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items() if value is not None]
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            lines += [f"[{key}]", toml_text(value)]
-        elif _is_table_array(value):
-            for item in value:
-                lines += [f"[[{key}]]", toml_text(item)]
-    return "\n".join(lines)
-
-
-def _is_table_array(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+_STATE = Path("/run/roamlab/state")
 
 
 class Testbed:
     """Built from a topology name and its parameters; `directory` is the run directory."""
 
-    def __init__(self, topology: str, parameters: Mapping[str, Any], directory: Path, *, absent: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        topology: str,
+        parameters: Mapping[str, Any],
+        directory: Path,
+        *,
+        seed: int = 1,
+        absent: tuple[str, ...] = (),
+    ) -> None:
         self.directory = directory
         self.processes: list[NodeProcess] = []
         self._agents: dict[tuple[str, str], NodeProcess] = {}
@@ -54,17 +48,27 @@ class Testbed:
         self._crashed: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
         self._agent_configs: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._absent = absent
+        self._share_folders()
         Mininet.inited = True  # Mininet's own init would raise limits and sysctls of the whole host
         self.topo = registry.make(topology, dict(parameters))
         self.net = Mininet(topo=self.topo, controller=None, waitConnected=False)
         self.paths: list[AccessPath] = list(self.topo.paths())
+
+    def _share_folders(self) -> None:
+        """Nodes keep their state in the capsule's /run, and their logs and events in the run directory."""
+        _STATE.mkdir(parents=True, exist_ok=True)
+        for part in ("events", "logs"):
+            (_STATE / part).unlink(missing_ok=True)
+            (_STATE / part).symlink_to(self.directory.resolve() / part)
+        os.environ["ROAMLAB_STATE_DIR"] = str(_STATE)
 
     def start(self) -> None:
         """Bring the network up; return when the MN has its addresses (but on interfaces that appear later)."""
         for interface in self._absent:
             self.link_of(interface).set_present(False)
         self.net.start()
-        self.mn.wait_configured(_CONFIGURED_TIMEOUT_S, absent=self._absent)
+        present = [path.interface for path in self.paths if path.interface not in self._absent]
+        self.mn.wait_configured(_CONFIGURED_TIMEOUT_S, interfaces=present)
 
     # -- nodes and links ------------------------------------------------------------------------------------------
 
@@ -110,27 +114,30 @@ class Testbed:
     def prepare_attachments(self, moves: tuple[tuple[str, str], ...]) -> None:
         """Make the ports to which interfaces will move, and remember where each interface is now."""
         for interface in {interface for interface, _ in moves}:
-            self._ports[interface, self._home_point(interface)] = self.link_of(interface).far_port
+            self._ports.setdefault((interface, self._home_point(interface)), self.link_of(interface).port2)
         for interface, point in moves:
             if (interface, point) in self._ports:
                 continue
-            points = self.topo.attachment_points()
+            points = self.topo.attachment_points
             if point not in points:
                 raise RoamlabError(f"no attachment point {point!r}; there are: {', '.join(sorted(points))}")
             router = self.node(points[point].router)
-            port = wire().add_port(router, f"{router.name}-x{len(self._ports)}")
-            router.adopt_port(port.intf)
+            port = wire().add_port(router, points[point].port)
+            router.adopt_port(port.name)
             self._ports[interface, point] = port
 
     def _home_point(self, interface: str) -> str:
-        far = self.link_of(interface).intf2
-        return next((name for name, p in self.topo.attachment_points().items() if p.interface == far.name), far.name)
+        far = self.link_of(interface).port2
+        return next((name for name, point in self.topo.attachment_points.items() if point.port == far.name), far.name)
 
     def attach(self, interface: str, point: str) -> None:
-        """Join an interface of the MN to a prepared attachment point; the bridge there learns of it as an access point tells it."""
+        """Join an interface of the MN to a prepared attachment point.
+
+        The bridge there learns the MN's MAC at once, as an access point announces a station that has roamed to it.
+        """
         port = self._ports[interface, point]
         self.link_of(interface).attach(port)
-        port.intf.node.associate(port.intf.name, self.mn.intf(interface).MAC())
+        self.run(port.node, ["bridge", "fdb", "replace", self.topo.mac(interface), "dev", port.name, "master", "dynamic"])
 
     def path_of(self, interface: str) -> AccessPath:
         """The path that starts with an interface of the MN."""
@@ -151,7 +158,7 @@ class Testbed:
         """Global addresses per interface, IPv4 before IPv6, as the kernel has them now."""
         found: dict[str, list[str]] = {}
         for entry in json.loads(self.run(node, ["ip", "-j", "address", "show", "scope", "global"]) or "[]"):
-            infos = sorted(entry.get("addr_info", []), key=lambda info: info["family"])
+            infos = sorted((i for i in entry.get("addr_info", []) if "local" in i), key=lambda info: info["family"])
             usable = [i["local"] for i in infos if not i.get("deprecated") and not i.get("tentative")]
             if usable and entry.get("ifname"):
                 found[entry["ifname"]] = usable
@@ -189,6 +196,27 @@ class Testbed:
         """Every sysctl that was set on purpose, "node:name" to value."""
         return dict(self._sysctls)
 
+    def describe(self) -> dict[str, Any]:
+        """Paths and drawing of the network, for the manifest."""
+        return {"paths": [path.to_dict() for path in self.paths], "graph": self.topo.graph()}
+
+    def capture_points(self) -> list[tuple[str, str]]:
+        """(node, interface) of every capture; interfaces that appear later cannot be captured on the MN."""
+        points = [(point["node"], point["interface"]) for point in self.topo.capture_points()]
+        return [(node, interface) for node, interface in points if interface not in self._absent]
+
+    def congestion_control(self) -> dict[str, Any]:
+        """The congestion control of the end hosts and how it was set."""
+        return {node.name: node.congestion_control_state() for node in (self.mn, self.cn)}
+
+    def reset_link_statistics(self) -> None:
+        """Forget what the wire did while the network was being built."""
+        wire().reset_lateness()
+
+    def link_statistics(self) -> dict[str, Any]:
+        """What the wire did: backend, lateness, counters of every link."""
+        return wire().stats()
+
     # -- programs -------------------------------------------------------------------------------------------------
 
     def spawn(self, node: Node, argv: list[str], name: str, *, reports: bool = False) -> NodeProcess:
@@ -203,13 +231,14 @@ class Testbed:
         folder.mkdir(exist_ok=True)
         name = f"{node_name}-{role}"
         path = folder / f"{name}.toml"
-        common = {"node": node_name, "event_log": str(self.directory / "events" / f"{name}.jsonl"),
+        common = {"agent": name, "event_log": str(self.directory / "events" / f"{name}.jsonl"),
                   "control": str(self._control_path(node_name, role))}  # fmt: skip
-        path.write_text(toml_text({**common, **config}) + "\n")
+        path.write_text(to_toml({**common, **config}))
         argv = [sys.executable, "-m", "agents", role, "--config", str(path)]
         process = self.spawn(self.node(node_name), argv, name)
         self._agent_configs[node_name, role] = config
         self._agents[node_name, role] = process
+
         def answers() -> bool:
             if not process.running():
                 raise RoamlabError(process.why_ended())
@@ -223,17 +252,10 @@ class Testbed:
 
     def agent_command(self, node_name: str, role: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """One request to an agent's control socket. Raises RoamlabError with the agent's error."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_CONTROL_TIMEOUT_S)
-            try:
-                sock.connect(str(self._control_path(node_name, role)))
-                sock.sendall(json.dumps(request).encode() + b"\n")
-                reply = json.loads(sock.makefile("rb").readline() or b"{}")
-            except OSError as error:
-                raise RoamlabError(f"agent {role} on {node_name}: {error}") from error
-        if not reply.get("ok", "error" not in reply):
-            raise RoamlabError(f"agent {role} on {node_name}: {reply.get('error', 'no answer')}")
-        return dict(reply)
+        try:
+            return control_request(self._control_path(node_name, role), request)
+        except (OSError, NodeError) as error:
+            raise RoamlabError(f"agent {role} on {node_name}: {error}") from error
 
     def crash(self, node_name: str) -> None:
         """Kill every program of a node at once; its agents are remembered for `restart`."""

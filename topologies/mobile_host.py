@@ -20,15 +20,21 @@ STOP_TIMEOUT_S = 5.0
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Text of a TOML file: scalars and lists first, then lists of tables. JSON strings are TOML strings."""
+    """Text of a TOML file: scalars, lists and inline tables first, then lists of tables. JSON strings are TOML strings."""
     plain = {key: value for key, value in table.items() if not _is_table_list(value)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key, value in table.items():
         if key in plain:
             continue
         for row in value:
             lines += ["", f"[[{key}]]", *(f"{name} = {json.dumps(item)}" for name, item in row.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _is_table_list(value: Any) -> bool:

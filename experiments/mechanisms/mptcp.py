@@ -31,13 +31,13 @@ class Mptcp(Mechanism):
         self._start_agent(bed, bed.cn.name, {name: ["signal"] for name in cn_interfaces[1:]})
         wait_until(lambda: self._endpoints_cover(bed), _READY_TIMEOUT_S, "MPTCP endpoints on the MN")
 
-    def _start_agent(self, bed: Testbed, node: str, flags: dict[str, list[str]]) -> None:
+    @staticmethod
+    def _start_agent(bed: Testbed, node: str, flags: dict[str, list[str]]) -> None:
         bed.start_agent(
             node,
             "mptcp-endpoints",
             {
                 "limits": {"subflows": _SUBFLOW_LIMIT, "add_addr_accepted": _SUBFLOW_LIMIT},
-                "on_carrier_loss": "keep",
                 "interface": [{"name": name, "flags": names} for name, names in flags.items()],
             },
         )
@@ -45,8 +45,8 @@ class Mptcp(Mechanism):
     @staticmethod
     def _endpoints_cover(bed: Testbed) -> bool:
         """Does every address that the MN has on a path have its endpoint?"""
-        text = bed.run(bed.mn, ["ip", "mptcp", "endpoint", "show"])
-        present = {line.split()[0] for line in text.splitlines() if line}
+        status = bed.agent_command(bed.mn.name, "mptcp-endpoints", {"cmd": "status"})
+        present = {row["address"] for row in status["endpoints"]}
         addresses = {a for path in bed.paths for a in bed.addresses(bed.mn).get(path.interface, [])}
         return addresses <= present
 
@@ -56,8 +56,8 @@ class Mptcp(Mechanism):
 
     def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
         """The new path carries the traffic (MP_PRIO) while the old one still works."""
-        bed.agent_command(bed.mn.name, "mptcp-endpoints", {"cmd": "prio", "interface": new, "state": "active"})
-        bed.agent_command(bed.mn.name, "mptcp-endpoints", {"cmd": "prio", "interface": old, "state": "backup"})
+        bed.agent_command(bed.mn.name, "mptcp-endpoints", {"cmd": "prio", "interface": new, "priority": "active"})
+        bed.agent_command(bed.mn.name, "mptcp-endpoints", {"cmd": "prio", "interface": old, "priority": "backup"})
 
 
 class MptcpBackup(Mptcp):

@@ -1,7 +1,8 @@
 """Bulk transfer of a seeded byte stream over one TCP connection, hashed at both ends.
 
     python -m experiments.peers.bulk serve   --address A --port P --out DIR
-    python -m experiments.peers.bulk connect --address A --port P --out DIR [--bind B] --direction down|up --seed N (--seconds S | --bytes N)
+    python -m experiments.peers.bulk connect --address A --port P --out DIR [--bind B]
+           --direction down|up --seed N (--seconds S | --bytes N)
 
 The client's first line says what to do; "down" means that the server sends. The receiver records every read.
 """
@@ -11,6 +12,7 @@ import hashlib
 import json
 import random
 import socket
+import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -28,15 +30,14 @@ def send_stream(sock: socket.socket, order: dict[str, Any], out: Path) -> None:
     source = random.Random(order["seed"])
     sha = hashlib.sha256()
     sent, complete, error = 0, False, None
-    limit_bytes = order.get("bytes")
-    end_ns = now_ns() + int(order["seconds"] * 1e9) if limit_bytes is None else None
+    limit_bytes = order.get("bytes", sys.maxsize)
+    end_ns = now_ns() + int(order["seconds"] * 1e9) if "seconds" in order else sys.maxsize
     connected_ns = now_ns()
     with until_end_requested():
         try:
-            while (now_ns() < end_ns) if end_ns is not None else (sent < limit_bytes):
+            while now_ns() < end_ns and sent < limit_bytes:
                 block = memoryview(source.randbytes(_BLOCK_BYTES))
-                if limit_bytes is not None:
-                    block = block[: limit_bytes - sent]
+                block = block[: limit_bytes - sent]
                 while block:
                     count = sock.send(block)
                     sha.update(block[:count])
@@ -119,7 +120,9 @@ def main() -> None:
     parser.add_argument("--bytes", type=int)
     options = parser.parse_args()
     if options.role == "serve":
-        sock, _ = listen(options.address, options.port).accept()
+        # The listener stays open, as in any server: Linux answers an MPTCP join through it.
+        listener = listen(options.address, options.port)
+        sock, _ = listener.accept()
         order = _read_order(sock)
     else:
         sock = connect(options.address, options.port, options.bind)

@@ -1,7 +1,8 @@
 """Requests and responses over one TCP connection: the latency of every exchange.
 
     python -m experiments.peers.rpc serve   --address A --port P --out DIR
-    python -m experiments.peers.rpc connect --address A --port P --out DIR --seconds S [--bind B] [--interval-ms 50] [--response-bytes 1024]
+    python -m experiments.peers.rpc connect --address A --port P --out DIR --seconds S [--bind B]
+           [--interval-ms 50] [--response-bytes 1024]
 
 The client sends the next request when its time has come and the last response is complete: a stall shows as one long latency.
 """
@@ -92,7 +93,9 @@ def main() -> None:
     parser.add_argument("--response-bytes", type=int, default=1024)
     options = parser.parse_args()
     if options.role == "serve":
-        sock, _ = listen(options.address, options.port).accept()
+        # The listener stays open, as in any server: Linux answers an MPTCP join through it.
+        listener = listen(options.address, options.port)
+        sock, _ = listener.accept()
         select.select([sock], [], [])
         report("connected", mono_ns=now_ns(), **names(sock))
         serve(sock, options.out)

@@ -111,7 +111,7 @@ def main() -> None:
             before = side.peer if serves else None
             ready = select.select([sock], [], [], 0.2)[0]
             if ready:
-                data, peer = sock.recvfrom(2048)
+                _, peer = sock.recvfrom(2048)
                 side.peer = peer
                 answered = True
                 if serves and before is None:

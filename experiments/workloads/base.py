@@ -24,11 +24,14 @@ class RunningWorkload:
     def __init__(self, server: NodeProcess, client: NodeProcess, started_ns: int) -> None:
         self.server, self.client, self.t0_mono_ns = server, client, started_ns
         self.bytes = 0
+        self.last_bytes_ns: int | None = None
+        """When the receiver last reported new bytes; None when the workload does not report them."""
 
     def finished(self) -> bool:
         """Have both programs ended?"""
         while (report := self.client.next_report(0)) is not None:
-            self.bytes = report.get("bytes", self.bytes)
+            if report.get("bytes", 0) > self.bytes:
+                self.bytes, self.last_bytes_ns = report["bytes"], report.get("mono_ns", now_ns())
         return not self.client.running() and not self.server.running()
 
     def check(self) -> None:

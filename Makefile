@@ -1,0 +1,53 @@
+# roamlab. `make demo` and `make test` do all the set-up they need.
+SHELL := /bin/bash
+ROAMLAB := .venv/bin/roamlab
+PYTEST := .venv/bin/python -m pytest
+JOBS ?=
+RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test demo test lint unit smoke calibrate experiments lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  Experiments (make experiment-NAME): $$($(ROAMLAB) list experiments --json 2>/dev/null | \
+	  python3 -c 'import json,sys; print(*json.load(sys.stdin)["experiments"])' 2>/dev/null || echo 'after make setup')"
+
+setup: ## install what running needs: system packages by name, .venv from the lock file
+	@tools/setup.sh run
+
+setup-test:
+	@tools/setup.sh test
+
+demo: setup ## TCP beside MPTCP when the WLAN is lost: two minutes, ends with a report
+	@$(ROAMLAB) run demo $(RUN_OPTIONS)
+
+experiment-%: setup ## run one experiment, for example make experiment-outage
+	@$(ROAMLAB) run $* $(RUN_OPTIONS)
+
+experiments: setup ## run every experiment
+	@set -e; for name in $$($(ROAMLAB) list experiments --json | .venv/bin/python -c \
+	  'import json,sys; print(*json.load(sys.stdin)["experiments"])'); do $(ROAMLAB) run $$name $(RUN_OPTIONS); done
+
+calibrate: setup ## measure the link emulation of this machine against what it is asked for
+	@$(ROAMLAB) calibrate
+
+test: lint unit smoke ## everything that CI runs
+
+lint: setup-test ## ruff (rules between the packages included) and mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+unit: setup-test ## unit tests: no privileges, no network
+	@$(PYTEST) tests/unit -q -n 2
+
+smoke: setup-test ## emulation tests: real namespaces, captures, kernels
+	@$(PYTEST) tests/emulation -q -n 2 --dist loadgroup
+
+lock: setup-test ## renew requirements.lock from pyproject.toml
+	@.venv/bin/python -m pip install --disable-pip-version-check -q uv
+	@.venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --extra dev --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml
+
+clean: ## remove unfinished runs and caches; results stay
+	@[ ! -x $(ROAMLAB) ] || $(ROAMLAB) clean
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

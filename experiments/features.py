@@ -1,0 +1,185 @@
+"""What this machine can do: kernel features, tried inside a capsule, and programs. Probed, never guessed from a version.
+
+python -m experiments.features      inside a capsule: prints {"feature": null | "why not"} as JSON
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from experiments import capsule
+from experiments.errors import RoamlabError
+
+_PROBE_TIMEOUT_S = 30
+_VETH = "ip link add probe0 type veth peer name probe1"
+_MPTCP = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)"
+_SCTP = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)"
+_RING = "import socket, struct; s = socket.socket(17, 3, 0); s.setsockopt(263, 5, struct.pack('4I', 1 << 16, 1, 2048, 32))"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something of the kernel: the shell command that shows it, who needs it, and what happens without it."""
+
+    name: str
+    probe: str
+    needed_by: str
+    fallback: str = ""
+    """Empty: there is none, what needs it is `unsupported`."""
+    required: bool = False
+    """True: nothing runs without it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the system, its Debian package, who needs it."""
+
+    name: str
+    package: str
+    needed_by: str
+    required: bool = True
+
+
+FEATURES = (
+    Feature("veth", _VETH, "every link", required=True),
+    Feature("bridge", "ip link add probe0 type bridge", "access points of one subnet", required=True),
+    Feature("packet-ring", f'"$PYTHON" -c "{_RING}"', "userspace link emulation", required=True),
+    Feature("policy-routing", "ip rule add from 192.0.2.1 lookup 77", "per-path source routing", required=True),
+    Feature("mptcp", f'"$PYTHON" -c "{_MPTCP}" && ip mptcp limits show', "mechanisms mptcp, mptcp-backup"),
+    Feature(
+        "cubic-sysctl", "sysctl -q -w net.ipv4.tcp_congestion_control=cubic", "same congestion control in every run",
+        "set on every route (congctl lock)"),
+    Feature(
+        "netem", f"{_VETH} && tc qdisc add dev probe0 root netem delay 1ms", "kernel link emulation",
+        "userspace link emulation"),
+    Feature("tbf", f"{_VETH} && tc qdisc add dev probe0 root tbf rate 1mbit burst 2000 limit 9000", "kernel link emulation",
+            "userspace link emulation"),
+    Feature("mirred", f"{_VETH} && tc qdisc add dev probe0 clsact && tc filter add dev probe0 ingress matchall "
+            "action mirred egress redirect dev probe1", "kernel link emulation", "userspace link emulation"),
+    Feature("nat", "nft add table ip p && nft 'add chain ip p c { type nat hook postrouting priority 100; }' && "
+            "nft add rule ip p c masquerade", "NAT middleboxes"),
+    Feature("conntrack", "nft add table ip p && nft 'add chain ip p c { type filter hook forward priority 0; }' && "
+            "nft add rule ip p c ct state invalid drop", "stateful firewalls"),
+    Feature("nfqueue", "iptables -A FORWARD -p tcp -j NFQUEUE --queue-num 1 --queue-bypass", "packet-rewriting agents"),
+    Feature("ipip", "ip link add probe0 type ipip local 192.0.2.1 remote 192.0.2.2", "Mobile IPv4 tunnels in the kernel",
+            "tunnels in userspace"),
+    Feature("tap", "ip tuntap add dev probe0 mode tap", "tunnels in userspace"),
+    Feature("sctp", f'"$PYTHON" -c "{_SCTP}"', "comparison with SCTP"),
+)  # fmt: skip
+
+PROGRAMS = (
+    Program("ip", "iproute2", "everything"),
+    Program("tc", "iproute2", "kernel link emulation"),
+    Program("unshare", "util-linux", "the capsule"),
+    Program("setpriv", "util-linux", "the capsule"),
+    Program("mnexec", "mininet", "Mininet's nodes"),
+    Program("ifconfig", "net-tools", "Mininet's nodes"),
+    Program("dumpcap", "wireshark-common", "captures"),
+    Program("dnsmasq", "dnsmasq-base", "DHCP and router advertisements of access routers"),
+    Program("udhcpc", "udhcpc", "DHCP client of the mobile node"),
+    Program("mptcpize", "mptcpize", "unmodified programs over MPTCP"),
+    Program("iperf3", "iperf3", "workload iperf3", required=False),
+    Program("nft", "nftables", "middleboxes", required=False),
+    Program("iptables", "iptables", "packet-rewriting agents", required=False),
+    Program("tshark", "tshark", "tests: a second opinion on captures", required=False),
+    Program("chromium", "chromium", "tests: the report in a browser", required=False),
+)
+
+PACKAGES = ("mininet", "pyroute2", "scapy", "pandas", "numpy", "matplotlib")
+
+
+def probe_inside() -> dict[str, str | None]:
+    """Try every feature, each in a network namespace of its own; None: works, else the reason."""
+    found: dict[str, str | None] = {}
+    for feature in FEATURES:
+        done = subprocess.run(
+            ["unshare", "--net", "sh", "-c", f"ip link set lo up; {feature.probe}"],
+            capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, env={**os.environ, "PYTHON": sys.executable},
+        )  # fmt: skip
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        found[feature.name] = None if done.returncode == 0 else (lines[-1] if lines else "not available")
+    return found
+
+
+def missing_programs() -> list[Program]:
+    """Programs that are not installed or that this user must not execute."""
+    path = capsule.environment()["PATH"]
+    return [program for program in PROGRAMS if shutil.which(program.name, path=path) is None]
+
+
+def probe() -> dict[str, str | None]:
+    """Features (by trial in a capsule) and programs: None when available, else why not.
+
+    Raises RoamlabError when a capsule is not possible here.
+    """
+    reason = capsule.why_not()
+    if reason is not None:
+        raise RoamlabError(reason)
+    box = capsule.launch([sys.executable, "-m", "experiments.features"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = box.process.communicate(timeout=_PROBE_TIMEOUT_S * 2)
+    finally:
+        box.close()
+    if box.process.returncode != 0:
+        raise RoamlabError(f"feature probe failed: {err.decode(errors='replace').strip()[-300:]}")
+    found: dict[str, str | None] = json.loads(out)
+    for program in PROGRAMS:
+        found[program.name] = None
+    for program in missing_programs():
+        found[program.name] = f"not installed: Debian package {program.package}"
+    return found
+
+
+def why_unsupported(requires: tuple[str, ...], found: dict[str, str | None]) -> str | None:
+    """One line naming what is missing of `requires`, or None."""
+    missing = [f"{name} ({found.get(name, 'unknown feature')})" for name in requires if found.get(name, "?") is not None]
+    return f"needs {', '.join(missing)}" if missing else None
+
+
+def require_basics(found: dict[str, str | None]) -> None:
+    """Raises RoamlabError when something is missing without which nothing runs."""
+    needed = [f.name for f in FEATURES if f.required] + [p.name for p in PROGRAMS if p.required]
+    missing = [f"{name}: {found[name]}" for name in needed if found.get(name) is not None]
+    if missing:
+        raise RoamlabError(f"cannot run here: {'; '.join(missing)}. Run `make setup`, then `roamlab doctor`")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Kernel, machine and versions for the manifest."""
+    return {
+        "kernel": platform.release(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+            **{name: _program_version(argv) for name, argv in _VERSION_COMMANDS.items()},
+        },
+    }
+
+
+_VERSION_COMMANDS = {
+    "iproute2": ["ip", "-V"],
+    "dumpcap": ["dumpcap", "--version"],
+    "iperf3": ["iperf3", "--version"],
+    "dnsmasq": ["dnsmasq", "--version"],
+    "udhcpc": ["udhcpc", "--help"],
+}
+
+
+def _program_version(argv: list[str]) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, env=capsule.environment())
+    except OSError:
+        return "not installed"
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0][:80] if lines else "unknown"
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe_inside()))

@@ -1,0 +1,262 @@
+"""A campaign: the runs of an experiment, each in a capsule of its own, several at a time, and the file that lists them.
+
+The runner never works inside a capsule; it starts them, reads their progress, and completes the run directory of a run that
+could not do so itself. Everything it starts dies with it (see `experiments.capsule`).
+"""
+
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from experiments import capsule, events, features, mechanisms, workloads
+from experiments.clock import now_ns
+from experiments.errors import RoamlabError
+from experiments.inside import RECOVERY_LIMIT_S
+from experiments.model import Experiment, RunSpec
+from experiments.rundir import SCHEMA, RunDirectory, new_campaign_id, read_json, write_json
+from experiments.version import describe_version
+
+_SETUP_LIMIT_S = 90.0
+"""A run that needs longer than its scenario, the recovery limit and this is ended as failed."""
+_END_GRACE_S = 15.0
+_FREE_DISK_BYTES = 200_000_000
+ENDED_WELL = ("complete", "unsupported")
+
+
+class Observer(Protocol):
+    """Who wants to know how a campaign proceeds."""
+
+    def run_started(self, spec: RunSpec) -> None: ...
+
+    def run_progress(self, spec: RunSpec, report: Mapping[str, Any]) -> None: ...
+
+    def run_ended(self, spec: RunSpec, state: str, reason: str | None) -> None: ...
+
+
+@dataclass
+class _Active:
+    """A run under way."""
+
+    spec: RunSpec
+    directory: RunDirectory
+    box: capsule.Capsule
+    deadline_ns: int
+    buffer: bytes = b""
+    ending: str | None = None
+    """Why the runner asked it to end."""
+
+    @property
+    def stdout_fd(self) -> int:
+        assert self.box.process.stdout is not None
+        return self.box.process.stdout.fileno()
+
+
+@dataclass
+class Campaign:
+    """The runs that one command started together."""
+
+    experiment: Experiment
+    results: Path
+    observer: Observer
+    jobs: int = 1
+    repetitions: int = 1
+    seed: int = 1
+    command: Sequence[str] = ()
+    states: dict[str, str] = field(default_factory=dict)
+    """Run id to state, in the order in which runs ended."""
+
+    def check(self) -> None:
+        """Everything that can be wrong before the first run starts. Raises RoamlabError."""
+        for name in self.experiment.mechanisms:
+            mechanisms.make(name)
+        for workload in self.experiment.workloads:
+            workloads.make(workload)
+        for scenario in self.experiment.scenarios:
+            for event in scenario.events:
+                events.check(event)
+        self.folder = self.results / self.experiment.name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RoamlabError(f"{self.folder}: cannot be made: {error.strerror}") from error
+        free = shutil.disk_usage(self.folder).free
+        if free < _FREE_DISK_BYTES:
+            raise RoamlabError(
+                f"{self.folder}: only {free // 10**6} MB free, {_FREE_DISK_BYTES // 10**6} MB are needed: "
+                "delete old results or choose another --results"
+            )
+        self.available = features.probe()
+        features.require_basics(self.available)
+
+    def execute(self) -> Path:
+        """Run everything; return the campaign file. An interruption ends the active runs and is raised again."""
+        self.check()
+        self.campaign = new_campaign_id(self.folder)
+        self.environment = {
+            **features.describe_machine(),
+            "capabilities": self.available,
+            "roamlab": describe_version(),
+            "command": list(self.command),
+        }
+        specs = deque(self.experiment.runs(repetitions=self.repetitions, seed=self.seed))
+        self._write("running")
+        active: dict[int, _Active] = {}
+        selector = selectors.DefaultSelector()
+        try:
+            while specs or active:
+                while specs and len(active) < self.jobs:
+                    started = self._start(specs.popleft())
+                    if started is not None:
+                        active[started.stdout_fd] = started
+                        selector.register(started.stdout_fd, selectors.EVENT_READ)
+                self._pump(selector, active)
+        except BaseException as error:
+            self._abandon(active, f"interrupted: {error or type(error).__name__}")
+            self._write("interrupted")
+            raise
+        self._write("complete" if all(state in ENDED_WELL for state in self.states.values()) else "failed")
+        return self.folder / f"{self.campaign}.json"
+
+    # -- one run --------------------------------------------------------------------------------------------------
+
+    def _start(self, spec: RunSpec) -> _Active | None:
+        run_id = f"{self.campaign}-{spec.slug}"
+        directory = RunDirectory(self.folder, run_id)
+        directory.create()
+        self.observer.run_started(spec)
+        reason = features.why_unsupported(mechanisms.REGISTRY[spec.mechanism].requires, self.available)
+        if reason is not None:
+            self._complete(spec, directory, "unsupported", reason)
+            return None
+        order = {"run": spec.to_dict(), "folder": str(self.folder.resolve()), "run_id": run_id,
+                 "campaign": self.campaign, "environment": self.environment}  # fmt: skip
+        order_path = directory.path / "logs" / "order.json"
+        write_json(order_path, order)
+        with (directory.path / "logs" / "console.log").open("wb") as console:
+            box = capsule.launch(
+                [sys.executable, "-m", "experiments.inside", str(order_path.resolve())],
+                stdout=subprocess.PIPE, stderr=console.fileno(),
+            )  # fmt: skip
+        assert box.process.stdout is not None
+        os.set_blocking(box.process.stdout.fileno(), False)
+        last_s = max([spec.scenario.duration_s, *(event.at_s for event in spec.scenario.events)])
+        limit_s = last_s + RECOVERY_LIMIT_S + _SETUP_LIMIT_S
+        return _Active(spec, directory, box, now_ns() + int(limit_s * 1e9))
+
+    def _pump(self, selector: selectors.BaseSelector, active: dict[int, _Active]) -> None:
+        """Read what the active runs report; finish those that have ended or whose time is over."""
+        for key, _ in selector.select(timeout=0.5):
+            run = active[key.fd]
+            try:
+                data = os.read(key.fd, 65536)
+            except BlockingIOError:
+                continue
+            if data:
+                self._report(run, data)
+            else:
+                selector.unregister(key.fd)
+                del active[key.fd]
+                self._ended(run)
+        for run in list(active.values()):
+            if now_ns() > run.deadline_ns:
+                if run.ending is None:
+                    run.ending = "no end in time: the run hung"
+                    run.deadline_ns = now_ns() + int(_END_GRACE_S * 1e9)
+                    run.box.ask_to_end()
+                else:
+                    run.box.close()
+
+    def _report(self, run: _Active, data: bytes) -> None:
+        *lines, run.buffer = (run.buffer + data).split(b"\n")
+        for line in lines:
+            try:
+                report = json.loads(line)
+            except ValueError:
+                continue  # a stray print of a library; the console log has what matters
+            if isinstance(report, dict):
+                self.observer.run_progress(run.spec, report)
+
+    def _ended(self, run: _Active) -> None:
+        """The capsule is gone: take its manifest, or write one for it."""
+        code = run.box.wait(_END_GRACE_S)
+        run.box.close()
+        if run.directory.final.is_dir():
+            manifest = read_json(run.directory.final / "manifest.json")
+            self._note(run.spec, run.directory, manifest["state"], manifest.get("reason"))
+            return
+        reason = run.ending or f"the capsule ended with exit code {code}: {self._last_line(run.directory)}"
+        self._complete(run.spec, run.directory, "interrupted" if run.ending else "failed", reason)
+
+    @staticmethod
+    def _last_line(directory: RunDirectory) -> str:
+        try:
+            lines = (directory.path / "logs" / "console.log").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        return lines[-1][:300] if lines else "it said nothing"
+
+    def _complete(self, spec: RunSpec, directory: RunDirectory, state: str, reason: str) -> None:
+        """Write the manifest of a run that has none."""
+        mechanism = mechanisms.REGISTRY[spec.mechanism]
+        scenario = spec.to_dict()["scenario"]
+        directory.finish(
+            {
+                "schema": SCHEMA, "state": state, "reason": reason, "run_id": directory.final.name, "campaign": self.campaign,
+                "experiment": spec.experiment, "seed": spec.seed, "repetition": spec.repetition,
+                "scenario": {**scenario, "label": scenario["label"] or scenario["name"]},
+                "mechanism": {"name": mechanism.name, "label": mechanism.label, "transport": mechanism.transport},
+                "workload": spec.to_dict()["workload"], "t0_mono_ns": None, "t0_wall_ns": None, "captures": [],
+                **self.environment,
+            }
+        )  # fmt: skip
+        self._note(spec, directory, state, reason)
+
+    def _note(self, spec: RunSpec, directory: RunDirectory, state: str, reason: str | None) -> None:
+        directory.release()
+        run_id = directory.final.name
+        self.states[run_id] = state
+        self._write("running")
+        self.observer.run_ended(spec, state, reason)
+
+    # -- the campaign ---------------------------------------------------------------------------------------------
+
+    def _abandon(self, active: dict[int, _Active], reason: str) -> None:
+        """End every active run; each writes down why, or the runner does."""
+        for run in active.values():
+            run.ending = reason
+            run.box.ask_to_end()
+        for run in active.values():
+            try:
+                run.box.wait(_END_GRACE_S)
+            except subprocess.TimeoutExpired:
+                run.box.close()
+            self._ended(run)
+
+    def _write(self, state: str) -> None:
+        experiment = self.experiment
+        write_json(
+            self.folder / f"{self.campaign}.json",
+            {
+                "schema": SCHEMA,
+                "campaign": self.campaign,
+                "experiment": experiment.name,
+                "title": experiment.title,
+                "summary": experiment.summary,
+                "state": state,
+                "command": list(self.command),
+                "repetitions": self.repetitions,
+                "seed": self.seed,
+                "runs": list(self.states),
+                "mechanisms": [{"name": n, "label": mechanisms.REGISTRY[n].label} for n in experiment.mechanisms],
+                "scenarios": [{"name": s.name, "label": s.label or s.name} for s in experiment.scenarios],
+                "claims": [asdict(claim) for claim in experiment.claims],
+            },
+        )

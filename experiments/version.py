@@ -1,0 +1,27 @@
+"""Which roamlab this is."""
+
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from experiments.capsule import ROOT
+
+
+def describe_version() -> dict[str, Any]:
+    """Version, commit and whether the tree differs from it; the commit is null outside a git checkout."""
+    return {
+        "version": metadata.version("roamlab"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        # safe.directory: the checkout may belong to another user than the one who runs it
+        done = subprocess.run(
+            ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
