@@ -90,26 +90,38 @@ def svg_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _mark_events(axes: Axes, series: Series, labels: bool) -> None:
-    """Events as vertical lines; their names above the axes, kept apart when two are close."""
-    span = series.end_s - series.start_s
-    last_x, level = -1e9, 0
+def _mark_events(axes: Axes, series: Series, end_s: float, width_in: float) -> int:
+    """Events as vertical lines, their names above the axes on as many lines as needed; returns that number."""
+    span = max(end_s - series.start_s, 1e-9)
+    taken: list[float] = []  # per line of labels: up to where it is used, in inches
     for at_s, kind, target in series.events:
+        if at_s > end_s:
+            continue
         axes.axvline(at_s, color=EVENT_COLOUR, linewidth=1, linestyle=(0, (3, 2)))
-        if labels:
-            level = (level + 1) % 3 if at_s - last_x < 0.3 * span else 0
-            last_x = at_s
-            near_end = at_s > series.start_s + 0.7 * span
-            axes.annotate(
-                f"{kind} {target}".strip(),
-                (at_s, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(-3 if near_end else 3, 2 + 9 * level),
-                textcoords="offset points",
-                ha="right" if near_end else "left",
-                fontsize=7.5,
-                color=EVENT_COLOUR,
-            )
+        text = f"{kind} {target}".strip()
+        length_in = 0.062 * len(text) + 0.1
+        left_in = (at_s - series.start_s) / span * width_in
+        flipped = left_in + length_in > width_in and left_in > length_in
+        begin_in = left_in - length_in if flipped else left_in
+        level = next((i for i, used in enumerate(taken) if used <= begin_in), len(taken))
+        taken[level : level + 1] = [begin_in + length_in]
+        axes.annotate(
+            text, (at_s, 1), xycoords=("data", "axes fraction"), xytext=(-2 if flipped else 2, 2 + 9.5 * level),
+            textcoords="offset points", ha="right" if flipped else "left", fontsize=7.5, color=EVENT_COLOUR,
+        )  # fmt: skip
+    return len(taken)
+
+
+def _title(axes: Axes, text: str, lines: int) -> None:
+    """A title above the lines of event names."""
+    axes.set_title(text, loc="left", pad=6 + 9.5 * lines)
+
+
+def _common_end(drawn: Sequence[Series]) -> float:
+    """Where a shared time axis ends: with the last run that recovered, or with the last of all."""
+    alive = [s.end_s for s in drawn if s.gap is None or s.gap[1] is not None]
+    events = [at_s + 5.0 for s in drawn for at_s, _, _ in s.events]
+    return min(max(alive + events), max(s.end_s for s in drawn)) if alive else max(s.end_s for s in drawn)
 
 
 def _gap_text(series: Series) -> str:
@@ -122,8 +134,8 @@ def _gap_text(series: Series) -> str:
     return f"gap {gap_ms:.0f} ms" if gap_ms < 10000 else f"gap {gap_ms / 1e3:.1f} s"
 
 
-def draw_goodput(axes: Axes, series: Series, title: str, legend: bool = True, labels: bool = True) -> None:
-    """Payload rate per path over time, stacked, with the events and the gap."""
+def draw_goodput(axes: Axes, series: Series, title: str, end_s: float, width_in: float) -> None:
+    """Payload rate per path over time, stacked, up to `end_s`, with events and gap; the axes are `width_in` wide."""
     colours = path_colours(list(series.paths))
     count = len(next(iter(series.paths.values()), []))
     edges = series.start_s + BIN_S * np.arange(count + 1)
@@ -133,22 +145,32 @@ def draw_goodput(axes: Axes, series: Series, title: str, legend: bool = True, la
         axes.stairs(above, edges, baseline=below, fill=True, color=colours[name], alpha=0.85, linewidth=0, label=name)
         below = above
     if series.gap is not None:
-        start_s, end_s = series.gap
-        text = _gap_text(series)
-        axes.axvspan(start_s, series.end_s if end_s is None else end_s, color=GAP_COLOUR, alpha=0.18, linewidth=0)
-        middle = (start_s + (series.end_s if end_s is None else end_s)) / 2
-        axes.annotate(
-            text, (middle, 0.93), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=8,
-            color="#A03D00", fontweight="bold",
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-        )  # fmt: skip
-    _mark_events(axes, series, labels)
-    axes.set_xlim(series.start_s, series.end_s)
+        _shade_gap(axes, series, end_s, width_in)
+    lines = _mark_events(axes, series, end_s, width_in)
+    axes.set_xlim(series.start_s, end_s)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("time (s)")
-    axes.set_title(title, loc="left", pad=22 if labels and series.events else 6)
-    if legend:
-        axes.legend(loc="upper right", ncols=len(colours), handlelength=1.2, borderaxespad=0.2)
+    _title(axes, title, lines)
+
+
+def _shade_gap(axes: Axes, series: Series, end_s: float, width_in: float) -> None:
+    """The gap as a shaded span with its length: inside when it fits, else beside it."""
+    assert series.gap is not None
+    start_s = series.gap[0]
+    stop_s = min(end_s, series.end_s if series.gap[1] is None else series.gap[1])
+    axes.axvspan(start_s, stop_s, color=GAP_COLOUR, alpha=0.18, linewidth=0)
+    text = _gap_text(series)
+    span = max(end_s - series.start_s, 1e-9)
+    length_in = 0.075 * len(text)
+    x, side, shift = (start_s + stop_s) / 2, "center", 0
+    if (stop_s - start_s) / span * width_in < length_in:
+        right = (end_s - stop_s) / span * width_in > length_in
+        x, side, shift = (stop_s, "left", 4) if right else (start_s, "right", -4)
+    axes.annotate(
+        text, (x, 0.96), xycoords=("data", "axes fraction"), xytext=(shift, 0), textcoords="offset points", ha=side,
+        va="top", fontsize=8, color="#A03D00", fontweight="bold",
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+    )  # fmt: skip
 
 
 def goodput_figure(series: Series, title: str) -> Figure:
@@ -156,19 +178,22 @@ def goodput_figure(series: Series, title: str) -> Figure:
     with styled():
         figure = new_figure(8, 3.2)
         axes = figure.add_subplot()
-        draw_goodput(axes, series, title)
-        axes.set_ylabel("payload at the mobile node (Mbit/s)")
-        highest = axes.get_ylim()[1]
-        axes.set_ylim(0, highest * 1.18)
+        draw_goodput(axes, series, title, series.end_s, 7.2)
+        axes.set_ylabel("payload at the\nmobile node (Mbit/s)")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
+        figure.legend(loc="outside upper right", ncols=max(1, len(series.paths)), handlelength=1.2)
         return figure
 
 
 def side_by_side_figure(columns: Sequence[tuple[str, Series | None]]) -> Figure:
-    """One scenario, all mechanisms: the same axes next to each other, at most three in a row."""
+    """One scenario, all mechanisms: the same axes next to each other, two or three in a row."""
     with styled():
-        across = min(3, len(columns))
+        across = 2 if len(columns) == 4 else min(3, len(columns))
         down = -(-len(columns) // across)
-        figure = new_figure(max(4.2, 4.1 * across), 2.75 * down)
+        width_in = 6.0 if across == 1 else 12.0
+        figure = new_figure(width_in, 2.55 * down + 0.3)
+        drawn = [series for _, series in columns if series is not None]
+        end_s = _common_end(drawn) if drawn else 1.0
         grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         names: dict[str, None] = {}
         for index, axes in enumerate(grid.flat):
@@ -180,20 +205,19 @@ def side_by_side_figure(columns: Sequence[tuple[str, Series | None]]) -> Figure:
                 axes.set_title(title, loc="left")
                 axes.text(0.5, 0.5, "no measurement", transform=axes.transAxes, ha="center", color="#777777")
                 continue
-            draw_goodput(axes, series, title, legend=False)
+            draw_goodput(axes, series, title, end_s, width_in / across - 0.4)
             axes.set_xlabel("time (s)" if index >= len(columns) - across else "")
             axes.xaxis.set_tick_params(labelbottom=index >= len(columns) - across)
             names |= dict.fromkeys(series.paths)
         highest = max((axes.get_ylim()[1] for axes in grid.flat[: len(columns)]), default=1.0)
         grid.flat[0].set_ylim(0, highest * 1.15)
-        drawn = [series for _, series in columns if series is not None]
         if drawn:
-            grid.flat[0].set_xlim(min(s.start_s for s in drawn), max(s.end_s for s in drawn))
+            grid.flat[0].set_xlim(min(s.start_s for s in drawn), end_s)
         figure.supylabel("Mbit/s", fontsize=9)
         colours = path_colours(list(names))
         handles = [Patch(color=colours[name], alpha=0.85, label=name) for name in names]
         if handles:
-            figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), title="path", fontsize=8.5)
+            figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8.5)
         return figure
 
 
@@ -204,20 +228,23 @@ def cumulative_figure(curves: Sequence[tuple[str, Series]], title: str) -> Figur
         axes = figure.add_subplot()
         unit = curves[0][1].unit if curves else "bytes"
         scale = 1e6 if unit == "bytes" else 1.0
+        end_s = _common_end([series for _, series in curves]) if curves else 1.0
         for index, (label, series) in enumerate(curves):
+            times_s, totals = list(series.times_s), list(series.totals)
+            if series.gap is not None and series.gap[1] is None:  # it stays there for ever
+                times_s, totals = [*times_s, series.end_s], [*totals, totals[-1]]
             axes.plot(
-                series.times_s, np.asarray(series.totals) / scale, drawstyle="steps-post", label=label,
+                times_s, np.asarray(totals) / scale, drawstyle="steps-post", label=label,
                 color=MECHANISM_COLOURS[index % len(MECHANISM_COLOURS)], linestyle=STYLES[index % len(STYLES)],
                 linewidth=1.8,
             )  # fmt: skip
         if curves:
-            _mark_events(axes, curves[0][1], labels=True)
+            _title(axes, title, _mark_events(axes, curves[0][1], end_s, 7.3))
             axes.legend(loc="upper left")
-            axes.set_xlim(min(s.start_s for _, s in curves), max(s.end_s for _, s in curves))
+            axes.set_xlim(min(s.start_s for _, s in curves), end_s)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("time (s)")
         axes.set_ylabel("received (MB)" if unit == "bytes" else f"received ({unit})")
-        axes.set_title(title, loc="left", pad=22)
         return figure
 
 

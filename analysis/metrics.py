@@ -154,7 +154,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
 def _gather(run: Run) -> _Evidence:
     """Read the captures and note everything that makes the record unsound."""
     problems: list[str] = []
-    taps, notes = [], []
+    taps, notes, lossy = [], [], []
     for entry in run.captures:
         note: Json = {"file": entry.file, "node": entry.node, "interface": entry.interface}
         try:
@@ -166,7 +166,7 @@ def _gather(run: Run) -> _Evidence:
         counts = [n for n in (entry.dropped, tap.dropped) if n is not None]
         dropped = max(counts) if counts else None
         if dropped:
-            problems.append(f"{entry.file}: {dropped} packets were dropped while capturing")
+            lossy.append(f"{Path(entry.file).stem} {dropped}")
         elif dropped is None:
             problems.append(f"{entry.file}: nobody counted dropped packets")
         if tap.damage:
@@ -174,6 +174,8 @@ def _gather(run: Run) -> _Evidence:
         complete = dropped == 0 and tap.damage is None
         notes.append(note | {"packets": tap.packets, "dropped": dropped, "damage": tap.damage, "complete": complete})
         taps.append((entry.node, entry.interface, tap))
+    if lossy:
+        problems.append(f"captures lost packets ({', '.join(lossy)})")
     late_us = _relay_late_us(run)
     if late_us is not None and late_us > RELAY_LATE_LIMIT_US:
         problems.append(f"link relay was late: p99 {late_us:.0f} us, limit {RELAY_LATE_LIMIT_US:.0f} us")

@@ -64,7 +64,9 @@ def seconds_text(at_least_ms: float) -> str:
 
 
 def number_text(value: float, unit: str = "") -> str:
-    """Three significant digits, thousands kept whole: 0.07, 412, 15300."""
+    """Three significant digits, hundreds and more kept whole: 0.07, 412, 4400; from 10 s on, ms are shown as s."""
+    if unit == "ms" and abs(value) >= 10_000:
+        return f"{value / 1e3:.3g} s"
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{text} {unit}".strip()
 
@@ -85,17 +87,17 @@ class Spread:
         """The median, or the open end as soon as there is one."""
         if self.open_ends:
             text = seconds_text(min(self.open_ends))
-            return text if self.count == 1 else f"{text} in {len(self.open_ends)} of {self.count}"
+            return f"{text} in {len(self.open_ends)} of {self.count}" if self.values else text
         return number_text(statistics.median(self.values), unit) if self.values else "–"
 
     def range_text(self, unit: str = "") -> str:
         """Smallest to largest, "" for a single value."""
         if self.count < 2 or not self.values:
             return ""
-        low = number_text(min(self.values))
-        if self.open_ends:
-            return f"{low} {unit} … {seconds_text(max(self.open_ends))}"
-        return f"{low} … {number_text(max(self.values))} {unit}".strip()
+        low = number_text(min(self.values), unit)
+        high = seconds_text(max(self.open_ends)) if self.open_ends else number_text(max(self.values), unit)
+        shared = unit and high.endswith(f" {unit}")
+        return f"{low.removesuffix(f' {unit}') if shared else low} … {high}"
 
 
 def gap_spread(results: Iterable[Result]) -> Spread:

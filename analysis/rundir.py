@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 SCHEMA = 1
@@ -236,7 +235,7 @@ def load_columns(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     for name in columns:
         if name not in table.columns:
             raise InputError(f"{path}: column {name} is missing: it must have {','.join(columns)}")
-        if len(table) and not np.issubdtype(table[name].dtype, np.number):  # type: ignore[arg-type]
+        if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
             raise InputError(f"{path}: column {name} holds something that is no number: write the file again")
     return table[list(columns)]
 

@@ -245,7 +245,9 @@ def _merge_parts(parts: Sequence[Segments], pieces: Sequence[_Pieces], connectio
     time_ns, begin, end = np.concatenate(times), np.concatenate(begins), np.concatenate(ends)
     order = np.argsort(time_ns, kind="stable")
     reached = frontier(begin[order], end[order])
-    grew = np.diff(reached, prepend=0) > 0
+    last = np.diff(time_ns[order], append=np.int64(2**62)) > 0  # of what arrived at one moment the final state counts
+    grew = np.zeros(reached.size, np.bool_)
+    grew[last] = np.diff(reached[last], prepend=0) > 0
     data = union_bytes(
         np.concatenate([piece.begin for piece in pieces]), np.concatenate([piece.end for piece in pieces])
     )

@@ -1,0 +1,191 @@
+"""Claims and the matrix, from metrics alone."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import synthetic as syn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.__main__ import exit_code
+from analysis.claims import evaluate_claims
+from analysis.references import load_references
+from analysis.results import Result, Spread, build_matrix, number_text, seconds_text
+from analysis.rundir import InputError, load_campaign
+
+
+def result(mechanism="mptcp", scenario="carrier-loss", gap=400.0, at_least=None, **more) -> Result:
+    run = SimpleNamespace(mechanism=mechanism, scenario=scenario)
+    metrics = {"verdict": "survived", "judged": True, "survived": at_least is None, "gap_ms": gap, "gap_at_least_ms": at_least}
+    metrics |= more
+    return Result(f"{mechanism}-{scenario}", run, metrics, None)
+
+
+def unjudged(verdict="not judged", why="captures lost packets", **more) -> Result:
+    return result(judged=False, verdict=verdict, why_not=why, **more)
+
+
+@pytest.fixture
+def campaign(tmp_path):
+    def make(*claims, **more):
+        path = syn.campaign_file(tmp_path, [], ["tcp", "mptcp"], ["carrier-loss", "handover"], claims)
+        path.write_text(json.dumps(json.loads(path.read_text()) | more))
+        return load_campaign(path)
+
+    return make
+
+
+def verdict(campaign, results, **claim):
+    return evaluate_claims(campaign(syn.claim(**claim)), results)[0]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "op", "value", "expected"),
+    [
+        ("median", "<=", 200, "holds"), ("median", "<=", 199, "fails"), ("max", "<=", 900, "holds"),
+        ("max", "<=", 899, "fails"), ("min", ">=", 100, "holds"), ("min", ">=", 101, "fails"),
+        ("all", "<=", 900, "holds"), ("all", "<=", 899, "fails"), ("median", "==", 200, "holds"),
+        ("all", "==", 200, "fails"),
+    ],
+)  # fmt: skip
+def test_aggregates_and_bounds(campaign, aggregate, op, value, expected):
+    results = [result(gap=g) for g in (100.0, 200.0, 900.0)]
+    claim = verdict(campaign, results, aggregate=aggregate, op=op, value=value)
+    assert claim.verdict == expected
+    assert claim.parts[0].spread.median_text("ms") == "200 ms"
+    assert claim.parts[0].spread.range_text("ms") == "100 … 900 ms"
+
+
+@pytest.mark.parametrize("aggregate", ["median", "max", "min", "all"])
+def test_one_unrecovered_gap_fails_every_upper_bound(campaign, aggregate):
+    results = [result(gap=10.0), result(gap=20.0), result(gap=None, at_least=30000.0)]
+    claim = verdict(campaign, results, aggregate=aggregate, value=1e9)
+    assert claim.verdict == "fails"
+    assert claim.parts[0].spread.median_text("ms") == "> 30 s in 1 of 3"
+
+
+def test_unrecovered_gap_satisfies_a_lower_bound(campaign):
+    assert verdict(campaign, [result(gap=None, at_least=30000.0)], op=">=", value=5000).verdict == "holds"
+
+
+def test_survived_is_a_yes_or_no(campaign):
+    results = [result(gap=None, at_least=30000.0)]
+    for value, expected in ((True, "fails"), (False, "holds"), (1, "fails")):
+        claim = verdict(campaign, results, metric="survived", op="==", value=value, unit="", aggregate="all")
+        assert claim.verdict == expected
+
+
+def test_dotted_metrics(campaign):
+    results = [result(bytes_per_path={"lte": 0})]
+    assert verdict(campaign, results, metric="bytes_per_path.lte", value=0, unit="", aggregate="max").verdict == "holds"
+    missing = verdict(campaign, results, metric="voice.loss", value=0.1, unit="")
+    assert (missing.verdict, missing.parts[0].reason) == ("not judged", "0 of 1 repetitions: the runs have no voice.loss")
+
+
+def test_unsupported_and_not_judged_are_neither_success_nor_failure(campaign):
+    assert verdict(campaign, [unjudged("unsupported", "no NFQUEUE")]).verdict == "unsupported"
+    claim = verdict(campaign, [unjudged()])
+    assert (claim.verdict, claim.parts[0].reason) == ("not judged", "0 of 1 repetitions: captures lost packets")
+    assert verdict(campaign, []).parts[0].reason == "0 of 1 repetitions: there is no such run"
+
+
+def test_repetitions_that_are_missing(campaign):
+    claim = verdict(campaign, [result(), result(), unjudged()], min_repetitions=3)
+    assert claim.verdict == "not judged"
+    assert claim.parts[0].reason.startswith("2 of 3 repetitions")
+
+
+def test_the_heaviest_part_decides(campaign):
+    results = [result(), result("tcp", gap=5000.0)]
+    both = {"mechanisms": ["mptcp", "tcp"]}
+    assert verdict(campaign, results, **both).verdict == "fails"
+    assert verdict(campaign, [result()], **both).verdict == "not judged"
+    assert verdict(campaign, [result(), unjudged("unsupported", "x", mechanism="tcp")], **both).verdict == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"aggregate": "mean"}, "claims[0]: aggregate is 'mean'"),
+        ({"op": "<"}, "bound.op is '<'"),
+        ({"value": "1 s"}, "bound.value is '1 s'"),
+        ({"unit": "s"}, "bound.unit is 's': gap_ms is in ms"),
+        ({"mechanisms": []}, "must each name at least one"),
+    ],
+)
+def test_bad_claims_name_file_and_field(campaign, change, message):
+    with pytest.raises(InputError) as info:
+        verdict(campaign, [], **change)
+    assert message in str(info.value)
+    assert "c1.json" in str(info.value)
+
+
+@pytest.mark.parametrize("change", [{"runs": ["../x"]}, {"runs": [3]}, {"schema": 9}, {"claims": None}, {"mechanisms": [{}]}])
+def test_bad_campaign_files(campaign, change):
+    with pytest.raises(InputError, match=r"c1\.json"):
+        campaign(**change)
+
+
+# --- the matrix ---
+
+
+def test_matrix_cells(campaign):
+    results = [
+        result("tcp", gap=None, at_least=30000.0), result("mptcp", gap=100.0), result("mptcp", gap=300.0),
+        unjudged(scenario="handover"), result("tcp", "handover"), result("tcp", "handover", gap=None, at_least=20000.0),
+    ]  # fmt: skip
+    (tcp_loss, tcp_handover), (mptcp_loss, mptcp_handover) = build_matrix(campaign(), results)
+    assert (tcp_loss.verdict, tcp_loss.spread.median_text("ms")) == ("broken", "> 30 s")
+    assert (mptcp_loss.verdict, mptcp_loss.spread.median_text("ms")) == ("survived", "200 ms")
+    assert (mptcp_handover.verdict, mptcp_handover.detail) == ("not judged", "captures lost packets")
+    assert (tcp_handover.word, tcp_handover.spread.range_text("ms")) == ("survived 1 of 2", "400 ms … > 20 s")
+
+
+def test_empty_unsupported_and_failed_cells(campaign):
+    results = [unjudged("unsupported", "no NFQUEUE", mechanism="tcp"), unjudged("failed", "crashed"), result()]
+    (unsupported, _), (failed, empty) = build_matrix(campaign(), results)
+    assert (unsupported.verdict, unsupported.detail) == ("unsupported", "no NFQUEUE")
+    assert failed.verdict == "failed"
+    assert empty.verdict == "no run"
+
+
+def test_exit_codes(campaign):
+    holds = evaluate_claims(campaign(syn.claim()), [result()])
+    fails = evaluate_claims(campaign(syn.claim(value=1)), [result()])
+    unsupported = evaluate_claims(campaign(syn.claim()), [unjudged("unsupported", "x")])
+    unclear = evaluate_claims(campaign(syn.claim()), [unjudged()])
+    assert [exit_code([result()], c) for c in ([], holds, unsupported, fails, unclear)] == [0, 0, 0, 1, 1]
+    assert exit_code([unjudged("failed", "x")], holds) == 1
+    assert exit_code([unjudged("unsupported", "x")], holds) == 0
+
+
+# --- words and numbers ---
+
+
+@pytest.mark.parametrize(("ms", "text"), [(30000, "> 30 s"), (29999.9, "> 29 s"), (30000 - 1e-7, "> 30 s"), (4210, "> 4.2 s")])
+def test_lower_bounds_are_never_rounded_up(ms, text):
+    assert seconds_text(ms) == text
+
+
+def test_numbers():
+    texts = [number_text(value, "ms") for value in (0.07, 41.26, 412.4, 4400, 12345)]
+    assert texts == ["0.07 ms", "41.3 ms", "412 ms", "4400 ms", "12.3 s"]
+
+
+@given(st.lists(st.floats(1, 1e5), max_size=6), st.lists(st.floats(1e3, 1e5), max_size=3))
+def test_spread_always_has_words(values, ends):
+    spread = Spread(tuple(values), tuple(ends))
+    assert spread.median_text("ms")
+    assert (">" in spread.median_text("ms")) is bool(ends)
+    spread.range_text("ms")
+
+
+def test_bibliography():
+    works = load_references()
+    assert works["hampel2013"].short == "Hampel, Rana and Klein, “Seamless TCP Mobility Using Lightweight MPTCP Proxy”"
+    assert works["rfc8684"].link == "https://doi.org/10.17487/RFC8684"
+    assert {"bagnulo2009", "rfc7629", "rfc6824", "rfc5944", "rfc6275", "huston2015"} <= set(works)
+    assert all(work.title and work.authors and work.year for work in works.values())
