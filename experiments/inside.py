@@ -186,6 +186,8 @@ class Execution:
         try:
             bed = self.build()
             self.capture(bed)
+            _progress("ready")
+            sys.stdin.readline()  # the runs of a batch start together, when all networks have been built
             self.run(bed)
         except Unsupported as error:
             state, reason = "unsupported", str(error)

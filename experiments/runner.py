@@ -4,6 +4,7 @@ The runner never works inside a capsule; it starts them, reads their progress, a
 could not do so itself. Everything it starts dies with it (see `experiments.capsule`).
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -50,6 +51,8 @@ class _Active:
     box: capsule.Capsule
     deadline_ns: int
     buffer: bytes = b""
+    ready: bool = False
+    """Its network is built and its captures run."""
     ending: str | None = None
     """Why the runner asked it to end."""
 
@@ -111,19 +114,40 @@ class Campaign:
         active: dict[int, _Active] = {}
         selector = selectors.DefaultSelector()
         try:
-            while specs or active:
-                while specs and len(active) < self.jobs:
-                    started = self._start(specs.popleft())
-                    if started is not None:
-                        active[started.stdout_fd] = started
-                        selector.register(started.stdout_fd, selectors.EVENT_READ)
-                self._pump(selector, active)
+            while specs:
+                self._start_batch(specs, selector, active)
+                while active:
+                    self._pump(selector, active)
+                    self._release_when_ready(active)
         except BaseException as error:
             self._abandon(active, f"interrupted: {error or type(error).__name__}")
             self._write("interrupted")
             raise
         self._write("complete" if all(state in ENDED_WELL for state in self.states.values()) else "failed")
         return self.folder / f"{self.campaign}.json"
+
+    def _start_batch(self, specs: deque[RunSpec], selector: selectors.BaseSelector, active: dict[int, "_Active"]) -> None:
+        """Start the next runs. They build their networks together and then wait for each other.
+
+        Building a network takes all the CPU there is, and would disturb the timing of a run that is measuring already.
+        """
+        while specs and len(active) < self.jobs:
+            started = self._start(specs.popleft())
+            if started is not None:
+                active[started.stdout_fd] = started
+                selector.register(started.stdout_fd, selectors.EVENT_READ)
+
+    @staticmethod
+    def _release_when_ready(active: Mapping[int, "_Active"]) -> None:
+        """When every run of the batch has its network: let them all go."""
+        if not all(run.ready for run in active.values()):
+            return
+        for run in active.values():
+            stdin = run.box.process.stdin
+            if stdin is not None and not stdin.closed:
+                with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile; its end is seen on its output
+                    stdin.write(b"go\n")
+                    stdin.close()
 
     # -- one run --------------------------------------------------------------------------------------------------
 
@@ -143,7 +167,7 @@ class Campaign:
         with (directory.path / "logs" / "console.log").open("wb") as console:
             box = capsule.launch(
                 [sys.executable, "-m", "experiments.inside", str(order_path.resolve())],
-                stdout=subprocess.PIPE, stderr=console.fileno(),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console.fileno(),
             )  # fmt: skip
         assert box.process.stdout is not None
         os.set_blocking(box.process.stdout.fileno(), False)
@@ -182,6 +206,7 @@ class Campaign:
             except ValueError:
                 continue  # a stray print of a library; the console log has what matters
             if isinstance(report, dict):
+                run.ready |= report.get("phase") == "ready"
                 self.observer.run_progress(run.spec, report)
 
     def _ended(self, run: _Active) -> None:
