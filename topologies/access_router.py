@@ -38,9 +38,10 @@ def dnsmasq_configuration(
     prefixes: what is advertised and served; the second one goes to clients of SECOND_VENDOR_CLASS. deprecated: advertised
     with preferred lifetime 0, no longer served. hosts: MAC -> IPv4 address that this client shall get.
     """
+    # No change of user or group: a user namespace refuses setgroups().
     lines = [
-        "port=0", "keep-in-foreground", "user=root", "pid-file=", "no-resolv", "no-hosts", "log-facility=-", "log-dhcp",
-        f"interface={bridge}", "bind-dynamic", "dhcp-authoritative", "no-ping",
+        "port=0", "keep-in-foreground", "user=root", "group=", "pid-file=", "no-resolv", "no-hosts",
+        "log-facility=-", "log-dhcp", f"interface={bridge}", "bind-dynamic", "dhcp-authoritative", "no-ping",
         f"dhcp-leasefile={state_dir}/leases",
         f"dhcp-vendorclass=set:second,{SECOND_VENDOR_CLASS}",
     ]  # fmt: skip

@@ -98,11 +98,21 @@ class MptcpEndpoints(Reconciler):
             self.inbox.clear()
             self.snapshot = await self.kernel.snapshot()
             self.endpoints = await self.path_manager.show()
-            actions = core.diff(self._desired(), self.endpoints, self._managed())
-            for action in actions:
+            changed = False
+            for action in core.diff(self._desired(), self.endpoints, self._managed()):
+                if isinstance(action, core.Add) and not await self._usable(action.endpoint):
+                    continue
+                changed = True
                 await self._perform(action)
-            if not actions and not self.inbox:
+            if not changed and not self.inbox:
                 break
+
+    async def _usable(self, endpoint: core.Endpoint) -> bool:
+        """Whether packets from the address leave by its interface: a join is tried once, at the moment of adding.
+
+        The route or rule that is still missing comes with an event, and so another comparison.
+        """
+        return await self.kernel.leaves_by(endpoint.address) == endpoint.index
 
     def _managed(self) -> set[int]:
         """Indices of the configured interfaces, those that are gone included: their endpoints must go as well."""

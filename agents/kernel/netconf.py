@@ -17,7 +17,7 @@ from agents.core import source_routing as sr
 from agents.kernel.control import CommandError, Handler, text_field
 from agents.kernel.dhcp import ClientEnded, DhcpClients, DhcpEvent, LeaseGiven, LeaseLost
 from agents.kernel.eventlog import EventLog
-from agents.kernel.netlink import KernelError, Link, LinkEvent, Overrun, PrefixEvent, Snapshot
+from agents.kernel.netlink import KernelError, Link, Overrun, PrefixEvent, Snapshot
 from agents.kernel.reconciler import Reconciler
 from agents.kernel.solicitation import solicit
 
@@ -100,6 +100,7 @@ class _State:
     attachment: at.Attachment
     index: int = 0
     """0: absent"""
+    carrier_changes: int = 0
     restart_at_s: dict[int, float] = field(default_factory=dict)
 
 
@@ -158,8 +159,9 @@ class Netconf(Reconciler):
         """Handle what has happened, then bring the kernel to the desired state."""
         for _round in range(RECONCILE_ROUNDS):
             self.snapshot = await self.kernel.snapshot()
-            await self._handle_inbox()
+            # Links first: a prefix that is heard now may belong to another network than before.
             await self._handle_links()
+            await self._handle_inbox()
             changed = await self._apply()
             if not changed and not self.inbox:
                 break
@@ -172,11 +174,7 @@ class Netconf(Reconciler):
         inbox, self.inbox = self.inbox, []
         for event in inbox:
             now_s = self.now_s()
-            if isinstance(event, LinkEvent):
-                state = self._state_of(event.index)
-                if state is not None:
-                    await self._link(state, event.present, event.up, event.carrier)
-            elif isinstance(event, PrefixEvent):
+            if isinstance(event, PrefixEvent):
                 state = self._state_of(event.index)
                 if state is not None:
                     self._note_routers(state)
@@ -209,8 +207,11 @@ class Netconf(Reconciler):
                     # Another interface has the name: the old one went without a trace.
                     await self._link(state, False, False, False)
                 self._prepare(state, link)
-            present = link is not None
-            await self._link(state, present, link is not None and link.up, link is not None and link.carrier)
+            if link is not None and state.attachment.ready and link.carrier_changes >= state.carrier_changes + 2:
+                # Interrupted and back before anybody could look.
+                await self._link(state, True, link.up, False)
+            state.carrier_changes = link.carrier_changes if link is not None else 0
+            await self._link(state, link is not None, link is not None and link.up, link is not None and link.carrier)
             self._note_routers(state)
             now_s = self.now_s()
             await self._perform(state, state.attachment.handle_deadline(now_s))
@@ -292,36 +293,42 @@ class Netconf(Reconciler):
 
     # -- desired against actual ---------------------------------------------------------------------------------------
     async def _apply(self) -> bool:
-        """Carry out the difference; whether there was one."""
-        changed = await self._apply_addresses()
-        if changed:
-            self.snapshot = await self.kernel.snapshot()
-        held = self._held_addresses()
-        self._stale = sr.remember(self._stale, self._held, [item.address for item in self.snapshot.addresses])
-        self._held = held
+        """Carry out the difference; whether there was one.
+
+        Rules and routes come before the addresses that need them and stale rules before addresses go: whoever reacts to a
+        new address finds its path working. New addresses come before old ones go, because the kernel removes all IPv4
+        routes of an interface with its last address.
+        """
+        change = sr.address_diff(self._desired_addresses(), self._managed_addresses(), self._own)
+        addresses = [item for item in self.snapshot.addresses if item not in change.remove] + list(change.add)
+        self._stale = sr.remember(self._stale, self._held, [item.address for item in addresses])
+        indices = {state.index for state in self.states.values() if state.index}
+        self._held = {item.address for item in addresses if item.index in indices}
         desired = sr.desired_routing(
-            self._interfaces(), self.snapshot.addresses, self._gateways(), self._stale,
+            self._interfaces(), addresses, self._gateways(), self._stale,
             self.config.congestion_control if self._congestion_how == "route" else "", self.preferred,
         )  # fmt: skip
         actions = sr.diff(desired, self.snapshot.routing)
         for action in actions:
             await self._try(_event_name(action), _describe(action), self.kernel.perform(action))
-        return changed or bool(actions)
+        for address in change.add:
+            if await self._try("address-added", self._named_address(address), self.kernel.add_address(address)):
+                self._own[(address.index, address.address)] = address.prefix_length
+        for address in change.remove:
+            if await self._try("address-removed", self._named_address(address), self.kernel.remove_address(address)):
+                self._own.pop((address.index, address.address), None)
+        return bool(actions or change.add or change.remove)
 
-    async def _apply_addresses(self) -> bool:
+    def _managed_addresses(self) -> list[sr.Address]:
         indices = {state.index for state in self.states.values() if state.index}
         actual = [address for address in self.snapshot.addresses if address.index in indices]
-        change = sr.address_diff(self._desired_addresses(), actual, self._own)
-        for address in change.remove:
-            if await self._try("address-removed", _name(self, address), self.kernel.remove_address(address)):
-                self._own.pop((address.index, address.address), None)
-        for address in change.add:
-            if await self._try("address-added", _name(self, address), self.kernel.add_address(address)):
-                self._own[(address.index, address.address)] = address.prefix_length
-        present = {(address.index, address.address) for address in actual}
-        wanted = {(address.index, address.address) for address in self._desired_addresses()}
-        self._own = {key: length for key, length in self._own.items() if key in present or key in wanted}
-        return bool(change.add or change.remove)
+        wanted = {(address.index, address.address) for address in [*actual, *self._desired_addresses()]}
+        self._own = {key: length for key, length in self._own.items() if key in wanted}
+        return actual
+
+    def _named_address(self, address: sr.Address) -> dict[str, Any]:
+        name = next((state.config.name for state in self.states.values() if state.index == address.index), None)
+        return {"interface": name, "address": address.address, "prefix_length": address.prefix_length}
 
     async def _try(self, event: str, what: dict[str, Any], work: Any) -> bool:
         return await self.attempt(event, what, work, _HARMLESS)
@@ -343,10 +350,6 @@ class Netconf(Reconciler):
     def _is_up(self, state: _State) -> bool:
         link = self.snapshot.links.get(state.config.name)
         return link is not None and link.up
-
-    def _held_addresses(self) -> set[str]:
-        indices = {state.index for state in self.states.values() if state.index}
-        return {address.address for address in self.snapshot.addresses if address.index in indices}
 
     def _interfaces(self) -> list[sr.Interface]:
         return [
@@ -436,11 +439,6 @@ def _event_name(action: object) -> str:
 
 def _describe(action: sr.Action) -> dict[str, Any]:
     return dict(vars(action.route if isinstance(action, sr.AddRoute | sr.DeleteRoute) else action.rule))
-
-
-def _name(agent: Netconf, address: sr.Address) -> dict[str, Any]:
-    name = next((state.config.name for state in agent.states.values() if state.index == address.index), None)
-    return {"interface": name, "address": address.address, "prefix_length": address.prefix_length}
 
 
 def run(path: str) -> None:

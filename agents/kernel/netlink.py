@@ -1,6 +1,6 @@
 """The kernel's links, addresses, routes and rules: events, snapshots and changes.
 
-Events only say that something is different (and, for links and prefixes, what); a snapshot says how things are. So a lost
+Events only say that something is different (and, for advertised prefixes, what); a snapshot says how things are. So a lost
 event does no harm: an overrun of the event socket asks for a new snapshot.
 """
 
@@ -29,7 +29,7 @@ IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_OPTIMISTIC, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = (
     0x02, 0x08, 0x04, 0x40, 0x80, 0x200,
 )  # fmt: skip
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWPREFIX = 16, 17, 52
+RTM_NEWPREFIX = 52
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 # RTNLGRP_*: link, IPv4 address, route and rule, IPv6 address, route, prefix and rule.
 GROUPS = (1, 5, 7, 8, 9, 11, 18, 19)
@@ -39,16 +39,6 @@ RTAX_CC_ALGO = 16
 
 class KernelError(OSError):
     """The kernel refused an operation; the text names namespace, operation and reason."""
-
-
-@dataclass(frozen=True)
-class LinkEvent:
-    """A link changed (`present` False: it is gone)."""
-
-    index: int
-    present: bool
-    up: bool
-    carrier: bool
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class PrefixEvent:
 
 @dataclass(frozen=True)
 class Changed:
-    """Something else changed."""
+    """Something else changed; a snapshot tells what."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ class Overrun:
     """Events were lost."""
 
 
-Event: TypeAlias = LinkEvent | PrefixEvent | Changed | Overrun
+Event: TypeAlias = PrefixEvent | Changed | Overrun
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,8 @@ class Link:
     up: bool
     carrier: bool
     mac: str
+    carrier_changes: int = 0
+    """How often the carrier came or went: shows an interruption that was too short to be seen."""
 
 
 @dataclass
@@ -109,10 +101,7 @@ def parse_events(data: bytes) -> Iterator[Event]:
             return
         body = data[at + 16 : at + length]
         at += (length + 3) & ~3
-        if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= 16:
-            index, flags = struct.unpack_from("=iI", body, 4)
-            yield LinkEvent(index, kind == RTM_NEWLINK, bool(flags & IFF_UP), _carrier(flags))
-        elif kind == RTM_NEWPREFIX and len(body) >= 12:
+        if kind == RTM_NEWPREFIX and len(body) >= 12:
             event = _parse_prefix(body)
             if event is not None:
                 yield event
@@ -194,8 +183,9 @@ class Kernel:
         async for message in await self._netlink.get_links():
             name, flags = message.get("ifname"), message["flags"]
             result.links[name] = Link(
-                message["index"], name, bool(flags & IFF_UP), _carrier(flags), message.get("address") or ""
-            )
+                message["index"], name, bool(flags & IFF_UP), _carrier(flags), message.get("address") or "",
+                message.get("carrier_changes") or 0,
+            )  # fmt: skip
         async for message in await self._netlink.get_addr():
             flags = message.get("flags") or 0
             unusable = flags & IFA_F_DADFAILED or (flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC)
@@ -235,6 +225,17 @@ class Kernel:
                 None if unreachable else index, message.get("gateway") or "", congestion,
             )
         )  # fmt: skip
+
+    async def leaves_by(self, address: str) -> int | None:
+        """Index of the interface by which a packet from this address to the default route would leave; None: refused."""
+        version, target = (6, "2001:db8:ffff:ffff::1") if ":" in address else (4, "192.0.2.1")
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        try:
+            messages = await self._netlink.route("get", family=family, dst=target, src=address)
+        except NetlinkError:
+            return None
+        usable = [message.get("oif") for message in messages if message["type"] == RTN_UNICAST]
+        return usable[0] if usable else None
 
     # -- changing -----------------------------------------------------------------------------------------------------
     async def perform(self, action: sr.Action) -> None:
