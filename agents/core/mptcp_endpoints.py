@@ -23,6 +23,9 @@ class Policy:
     flags: frozenset[str] = frozenset({"subflow"})
     on_carrier_loss: str = KEEP
     """"keep": the subflow waits for the carrier; "remove": it is closed and the peer is told."""
+    families: frozenset[int] = frozenset({4, 6})
+    """IP versions whose addresses become endpoints. Linux 6.18 counts an endpoint of the other family as used by a
+    connection that cannot use it, and after some changes of address starts no more subflows: choose the one that is needed."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def desired_endpoints(
         if override is not None:
             flags = flags | {"backup"} if override else flags - {"backup"}
         for address in addresses:
-            if address.index == interface.index and not ipaddress.ip_address(address.address).is_link_local:
+            ip = ipaddress.ip_address(address.address)
+            if address.index == interface.index and not ip.is_link_local and ip.version in policy.families:
                 result.add(Endpoint(address.address, interface.index, flags))
     return frozenset(result)
 

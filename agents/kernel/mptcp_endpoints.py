@@ -16,6 +16,7 @@ from agents.kernel.reconciler import Reconciler
 LIMIT_MAX = 8
 """Largest value that the kernel takes (MPTCP_PM_ADDR_MAX)."""
 RECONCILE_ROUNDS = 8
+_FAMILIES = {"dual": frozenset({4, 6}), "ipv4": frozenset({4}), "ipv6": frozenset({6})}
 _HARMLESS = {errno.EEXIST, errno.ENOENT, errno.EADDRNOTAVAIL}
 
 
@@ -55,9 +56,10 @@ def read_config(path: str) -> EndpointsConfig:
 def _read_policy(table: config.Table) -> core.Policy:
     name, words = table.text("name"), table.texts("flags", ["subflow"])
     loss = table.choice("on_carrier_loss", (core.KEEP, core.REMOVE), core.KEEP)
+    families = _FAMILIES[table.choice("families", tuple(_FAMILIES), "dual")]
     table.finish()
     try:
-        return core.Policy(name, core.check_flags(words), loss)
+        return core.Policy(name, core.check_flags(words), loss, families)
     except ValueError as error:
         raise table.error("flags", str(error)) from None
 

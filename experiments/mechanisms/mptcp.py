@@ -33,12 +33,13 @@ class Mptcp(Mechanism):
 
     @staticmethod
     def _start_agent(bed: Testbed, node: str, flags: dict[str, list[str]]) -> None:
+        family = f"ipv{bed.family}"  # see `Policy.families` of the agent
         bed.start_agent(
             node,
             "mptcp-endpoints",
             {
                 "limits": {"subflows": _SUBFLOW_LIMIT, "add_addr_accepted": _SUBFLOW_LIMIT},
-                "interface": [{"name": name, "flags": names} for name, names in flags.items()],
+                "interface": [{"name": name, "flags": names, "families": family} for name, names in flags.items()],
             },
         )
 
@@ -48,7 +49,7 @@ class Mptcp(Mechanism):
         status = bed.agent_command(bed.mn.name, "mptcp-endpoints", {"cmd": "status"})
         present = {row["address"] for row in status["endpoints"]}
         addresses = {a for path in bed.paths for a in bed.addresses(bed.mn).get(path.interface, [])}
-        return addresses <= present
+        return {a for a in addresses if (":" in a) == (bed.family == 6)} <= present
 
     def command(self, argv: list[str]) -> list[str]:
         """mptcpize makes the program's TCP sockets MPTCP sockets."""
