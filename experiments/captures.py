@@ -1,16 +1,30 @@
 """Packet captures by dumpcap: one file per interface, nanosecond timestamps, the kernel's drop counters."""
 
+import contextlib
+import fcntl
+import os
 import re
+import secrets
 import signal
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
+from experiments.clock import now_ns
 from experiments.errors import RoamlabError
 from experiments.processes import Node, NodeProcess
+from topologies.links.netns import inside, namespace_of
 from topologies.waiting import wait_until
 
 SNAP_LENGTH = 160  # Ethernet, VLAN, IPv6 with an extension header, TCP with all 40 bytes of options; payload is not wanted
 _KERNEL_BUFFER_MIB = 16
+_MARK_BYTES = 32
+_EXPERIMENTAL_ETHERTYPE = 0x88B5  # IEEE Std 802, local experimental ethertype 1: no host answers it
+_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
+_QUIET_NS = 600_000_000  # dumpcap reads its ring at least every 250 ms and flushes its file every 100 ms
+_WRITTEN_TIMEOUT_S = 5.0
+_TAIL_BYTES = 65536
 _COUNTERS = re.compile(r"Packets received/dropped on interface '[^']*': (\d+)/(\d+)")
 
 
@@ -22,7 +36,9 @@ class Capture:
         self.interface = interface
         name = f"{node.name}-{interface}" + (f"-{part}" if part > 1 else "")
         self.file = f"pcap/{name}.pcapng"
-        argv = ["dumpcap", "-q", "-i", interface, "-w", str(run_directory / self.file), "-s", str(SNAP_LENGTH),
+        self._path = run_directory / self.file
+        self._pid = node.pid
+        argv = ["dumpcap", "-q", "-i", interface, "-w", str(self._path), "-s", str(SNAP_LENGTH),
                 "-B", str(_KERNEL_BUFFER_MIB)]  # fmt: skip
         self._process = NodeProcess(node, argv, f"dumpcap-{name}", run_directory / "logs")
 
@@ -44,6 +60,8 @@ class Capture:
 
         `dropped` is null when dumpcap did not say: then the capture cannot be called complete.
         """
+        if self._process.running():
+            self._wait_written()
         self._process.end(signal.SIGINT)
         found = _COUNTERS.search(self._process.log_path.read_text(errors="replace"))
         return {
@@ -53,3 +71,55 @@ class Capture:
             "received": int(found[1]) if found else None,
             "dropped": int(found[2]) if found else None,
         }
+
+    def _wait_written(self) -> None:
+        """Wait until everything captured so far is in the file: dumpcap forgets what it has not read when it is ended.
+
+        A last frame of our own follows all others through the same buffers. Where the interface cannot send (no carrier, down)
+        nothing arrives either, and the file is complete when it has stopped growing.
+        """
+        mark = secrets.token_bytes(_MARK_BYTES)
+        if not self._send_mark(mark):
+            mark = b""
+        state = (-1, now_ns())
+
+        def written() -> bool:
+            nonlocal state
+            size = self._path.stat().st_size
+            if size != state[0]:
+                state = (size, now_ns())
+            if mark and mark in _tail(self._path):
+                return True
+            return not mark and now_ns() - state[1] > _QUIET_NS
+
+        with contextlib.suppress(TimeoutError):  # then the record of the workload will disagree, and the run is not judged
+            wait_until(written, _WRITTEN_TIMEOUT_S, f"capture of {self.interface} written")
+
+    def _send_mark(self, mark: bytes) -> bool:
+        """Send the frame from the interface itself; False when the interface cannot."""
+        namespace = namespace_of(self._pid)
+        try:
+            with inside(namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+                sender.bind((self.interface, _EXPERIMENTAL_ETHERTYPE))
+                if not _has_carrier(sender, self.interface):
+                    return False
+                sender.send(b"\xff" * 6 + b"\x02" + bytes(5) + _EXPERIMENTAL_ETHERTYPE.to_bytes(2, "big") + mark)
+        except OSError:
+            return False
+        finally:
+            os.close(namespace)
+        return True
+
+
+def _has_carrier(sock: socket.socket, interface: str) -> bool:
+    """IFF_RUNNING of the interface (netdevice(7))."""
+    request = struct.pack("16sH14x", interface.encode(), 0)
+    flags = struct.unpack("16sH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
+    return bool(flags & _IFF_RUNNING)
+
+
+def _tail(path: Path) -> bytes:
+    """The end of a file, where the last packet is."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read()

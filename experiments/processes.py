@@ -18,6 +18,7 @@ class Node(Protocol):
     """What is needed of a Mininet node."""
 
     name: str
+    pid: int
 
     def popen(self, *args: Any, **kwargs: Any) -> "subprocess.Popen[bytes]": ...
 
