@@ -102,9 +102,10 @@ def _print(
         table.add_row(escape(label), *(_cell_text(cell) for cell in row))
     console.print(table)
     if claims:
-        listing = Table(title="claims", show_lines=False)
-        for name in ("verdict", "claim", "measured", "bound", "published"):
-            listing.add_column(name)
+        listing = Table(title="claims", show_lines=True, expand=True)
+        listing.add_column("verdict", no_wrap=True)
+        for name, ratio in (("claim", 4), ("measured", 5), ("bound", 3), ("published", 2)):
+            listing.add_column(name, ratio=ratio)
         for claim in claims:
             colour = COLOURS[claim.verdict]
             listing.add_row(

@@ -209,8 +209,8 @@ def side_by_side_figure(columns: Sequence[tuple[str, Series | None]]) -> Figure:
             axes.set_xlabel("time (s)" if index >= len(columns) - across else "")
             axes.xaxis.set_tick_params(labelbottom=index >= len(columns) - across)
             names |= dict.fromkeys(series.paths)
-        highest = max((axes.get_ylim()[1] for axes in grid.flat[: len(columns)]), default=1.0)
-        grid.flat[0].set_ylim(0, highest * 1.15)
+        highest = max((max(map(sum, zip(*s.paths.values(), strict=True)), default=0.0) for s in drawn), default=0.0)
+        grid.flat[0].set_ylim(0, max(highest, 0.1) * 1.2)
         if drawn:
             grid.flat[0].set_xlim(min(s.start_s for s in drawn), end_s)
         figure.supylabel("Mbit/s", fontsize=9)

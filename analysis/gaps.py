@@ -89,21 +89,20 @@ def rate_mbit(arrivals_s: Floats, total_bytes: npt.NDArray[Any], start_s: float,
 def phase_rates(
     arrivals_s: Floats, total_bytes: npt.NDArray[Any], events_s: list[float], complete: bool, ended_s: float
 ) -> dict[str, float | None]:
-    """Goodput before the first event, between first and last, and after the last until the transfer ended.
+    """Goodput of all, before the first event, between first and last, and after the last until the transfer ended.
 
     An unfinished transfer counts until it was given up (RECOVERY_LIMIT_S after the last event), so that silence lowers
     the rate. Without events everything is "before"; a single event leaves "during" empty.
     """
-    names = ("goodput_before_mbit", "goodput_during_mbit", "goodput_after_mbit")
+    names = ("goodput_mbit", "goodput_before_mbit", "goodput_during_mbit", "goodput_after_mbit")
     if not arrivals_s.size:
         return dict.fromkeys(names, None)
     start_s, end_s = float(arrivals_s[0]), float(arrivals_s[-1])
-    if not events_s:
-        end_s = end_s if complete else max(end_s, ended_s)
-        return dict(zip(names, (rate_mbit(arrivals_s, total_bytes, start_s, end_s), None, None), strict=True))
     if not complete:
-        end_s = max(end_s, min(ended_s, events_s[-1] + RECOVERY_LIMIT_S))
-    edges = [(start_s, events_s[0]), (events_s[0], events_s[-1]), (events_s[-1], end_s)]
+        end_s = max(end_s, min(ended_s, events_s[-1] + RECOVERY_LIMIT_S) if events_s else ended_s)
+    edges = [(start_s, end_s), (start_s, end_s), (end_s, end_s), (end_s, end_s)]
+    if events_s:
+        edges[1:] = [(start_s, events_s[0]), (events_s[0], events_s[-1]), (events_s[-1], end_s)]
     return {n: rate_mbit(arrivals_s, total_bytes, a, b) for n, (a, b) in zip(names, edges, strict=True)}
 
 

@@ -42,6 +42,10 @@ DATAGRAM_SLACK = 2
 IPERF_SLACK_SHARE, IPERF_SLACK_BYTES = 0.01, 65536
 """iperf3 counts at its own interval ends; cookie and last interval may differ."""
 
+UNACKNOWLEDGED_BYTES = 4096
+"""A host may take two segments before it acknowledges them (RFC 9293 section 3.8.6.3): so much of a connection that was
+cut may be in the application's record but not acknowledged in the capture. What was acknowledged may be lost with it."""
+
 MOBILE, CORRESPONDENT = "mn", "cn"
 
 
@@ -188,9 +192,16 @@ def _gather(run: Run) -> _Evidence:
 
 
 def _relay_late_us(run: Run) -> float | None:
+    """The 99th percentile of the relay's lateness: of all frames if the manifest has it, else of its worst link."""
     relay = run.manifest.get("relay")
-    value = relay.get("late_p99_us") if isinstance(relay, dict) else None
-    return float(value) if isinstance(value, (int, float)) else None
+    if not isinstance(relay, dict):
+        return None
+    if isinstance(relay.get("late_p99_us"), (int, float)):
+        return float(relay["late_p99_us"])
+    links = relay.get("links")
+    directions = [d for link in links.values() if isinstance(link, dict) for d in link.values()] if links else []
+    late = [d.get("late_p99_us") for d in directions if isinstance(d, dict)]
+    return max((float(v) for v in late if isinstance(v, (int, float))), default=None)
 
 
 def _endpoint(value: Any) -> Endpoint | None:
@@ -263,6 +274,7 @@ def _agree(
     elif not bytes_agree:
         problems.append(
             f"the application counted {out['total_application']}, the captures {out['total_capture']} of its data"
+            + _cut_short(evidence, application)
         )
     if stream is not None and stream.transport != evidence.run.transport:
         why = f" ({'; '.join(stream.notes)})" if stream.notes else ""
@@ -270,6 +282,16 @@ def _agree(
     out |= {"ok": not problems, "problems": problems}
     evidence.problems += problems
     return out
+
+
+def _cut_short(evidence: _Evidence, application: _Record | None) -> str:
+    """A hint when captures were ended before everything that the kernel had buffered was written."""
+    node, _ = _sides(evidence.run)
+    ends = [tap.frame["time_ns"].iloc[-1] for owner, _, tap in evidence.taps if owner == node and len(tap.frame)]
+    if application is None or not ends or not application.times_s.size:
+        return ""
+    early_s = float(application.times_s[-1]) - float(evidence.seconds(max(ends)))
+    return f" (they end {early_s * 1e3:.0f} ms before the last data: stopped too early?)" if early_s > 0.001 else ""
 
 
 def _shown(gap: Gap | None) -> float | None:
@@ -335,7 +357,7 @@ def _bulk(evidence: _Evidence) -> tuple[Json, Series | None]:
     capture = _from_stream(evidence, stream, complete)
     counted = int(receiver.get("bytes") or 0)
     seen = stream.total_bytes if stream is not None else 0
-    agree = counted == seen if complete else counted <= seen
+    agree = counted == seen if complete else counted <= seen + UNACKNOWLEDGED_BYTES
     if application.totals.size and int(application.totals[-1]) != counted:
         evidence.problems.append(f"progress.csv ends at {application.totals[-1]} bytes, receiver.json says {counted}")
     agreement = _agree(evidence, application, capture, stream, agree)
@@ -407,7 +429,8 @@ def _samples(evidence: _Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _voice(evidence: _Evidence) -> tuple[Json, Series | None]:
     """Constant-rate UDP: loss, jitter (RFC 3550), longest gap."""
     run = evidence.run
-    sent, received = _samples(evidence)
+    rows, received = _samples(evidence)
+    sent = max(len(rows), int((load_workload(run, "sender") or {}).get("packets") or 0))
     times_s = received["received_s"].to_numpy(np.float64)
     complete = bool(times_s.size) and _arrives_after(times_s, evidence.events_s)
     receiving, _ = _sides(run)
@@ -429,9 +452,9 @@ def _voice(evidence: _Evidence) -> tuple[Json, Series | None]:
         "hash_ok": None,
         **_gap_fields(gap),
         "voice": {
-            "sent": len(sent),
+            "sent": sent,
             "received": len(received),
-            "loss": round(1 - len(received) / max(1, len(sent)), 6),
+            "loss": round(1 - len(received) / max(1, sent), 6),
             **_rounded({"jitter_ms": last, "jitter_max_ms": highest}),
         },
         "bytes_per_path": _per_path(run, over_air),
@@ -443,11 +466,12 @@ def _voice(evidence: _Evidence) -> tuple[Json, Series | None]:
 def _rpc(evidence: _Evidence) -> tuple[Json, Series | None]:
     """Request/response: latency quantiles, unanswered requests, longest stall between two answers."""
     run = evidence.run
-    sent, received = _samples(evidence)
+    rows, received = _samples(evidence)
     times_s = received["received_s"].to_numpy(np.float64)
     answered = np.arange(1, times_s.size + 1)
     summaries = load_workload(run, "receiver"), load_workload(run, "sender")
-    complete = bool(times_s.size) and len(sent) == len(received)
+    pending = int((summaries[0] or {}).get("unanswered_since_mono_ns") is not None)
+    complete = bool((summaries[0] or {}).get("complete", len(rows) == len(received))) and not pending
     stream, figures, packets = _tcp_side(evidence, *summaries)
     capture = _from_stream(evidence, stream, complete)
     application = _Record(times_s, answered, complete)
@@ -461,7 +485,7 @@ def _rpc(evidence: _Evidence) -> tuple[Json, Series | None]:
         "hash_ok": None,
         **_gap_fields(gap),
         "rpc": {
-            "requests": len(sent),
+            "requests": len(rows) + pending,
             "answered": len(received),
             **_rounded(dict(zip(("latency_p50_ms", "latency_p99_ms", "latency_max_ms"), quantiles, strict=True))),
             "longest_stall_ms": _shown(gap),

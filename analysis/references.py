@@ -29,14 +29,14 @@ class Reference:
 
 
 def load_references(path: Path = BIBLIOGRAPHY) -> dict[str, Reference]:
-    """Entries by key; empty when the file is not there (an installation without the documentation)."""
+    """Entries by key and by the further keys in `ids`; empty when the file is not installed."""
     if not path.exists():
         return {}
     out = {}
     for entry in _ENTRY.finditer(path.read_text("utf-8")):
         fields = {m["name"].lower(): " ".join(m["value"].split()) for m in _FIELD.finditer(entry["body"])}
         doi = fields.get("doi")
-        out[entry["key"]] = Reference(
+        work = Reference(
             key=entry["key"],
             authors=_families(fields.get("author", "")),
             title=fields.get("title", entry["key"]),
@@ -44,6 +44,9 @@ def load_references(path: Path = BIBLIOGRAPHY) -> dict[str, Reference]:
             year=fields.get("year", ""),
             link=f"https://doi.org/{doi}" if doi else fields.get("url", ""),
         )
+        for key in (entry["key"], *re.split(r"[,\s]+", fields.get("ids", ""))):
+            if key:
+                out[key] = work
     return out
 
 

@@ -211,6 +211,7 @@ def _run_row(result: Result, base: Path) -> dict[str, Any]:
         relative = os.path.relpath(run.path, base)
         files = [name for name in RAW_FILES if (run.path / name).exists()]
         files += [entry.file for entry in run.captures if (run.path / entry.file).exists()]
+        files += [name for name in ("figures/goodput.png", "figures/goodput.svg") if (run.path / name).exists()]
         links = [(Path(name).name, quote(f"{relative}/{name}")) for name in files]
     spread = gap_spread([result]) if result.metrics.get("state") == "complete" else gap_spread([])
     verdict = str(m.get("verdict"))

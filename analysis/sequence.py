@@ -36,14 +36,28 @@ def unwrap32(numbers: npt.NDArray[Any], origin: int) -> Int64s:
     return np.cumsum(steps)
 
 
-def union_bytes(start: Int64s, end: Int64s) -> int:
-    """Number of distinct bytes in the intervals [start, end)."""
-    if not start.size:
-        return 0
+def merge_intervals(start: Int64s, end: Int64s) -> tuple[Int64s, Int64s]:
+    """The same bytes as disjoint intervals in ascending order."""
     order = np.argsort(start, kind="stable")
     begin, reach = start[order], np.maximum.accumulate(end[order])
-    covered = np.concatenate(([begin[0]], reach[:-1]))
-    return int(np.maximum(reach - np.maximum(begin, covered), 0).sum())
+    fresh = np.concatenate(([True], begin[1:] > reach[:-1])) if begin.size else np.zeros(0, np.bool_)
+    firsts = np.flatnonzero(fresh)
+    lasts = np.concatenate((firsts[1:] - 1, [begin.size - 1])) if firsts.size else firsts
+    return begin[firsts], reach[lasts]
+
+
+def covered(start: Int64s, end: Int64s, by_start: Int64s, by_end: Int64s) -> npt.NDArray[np.bool_]:
+    """For each interval whether it lies wholly in one of the disjoint, ascending intervals."""
+    if not by_start.size:
+        return np.zeros(start.size, np.bool_)
+    index = np.searchsorted(by_start, start, side="right") - 1
+    return (index >= 0) & (end <= by_end[index])
+
+
+def union_bytes(start: Int64s, end: Int64s) -> int:
+    """Number of distinct bytes in the intervals [start, end)."""
+    begin, stop = merge_intervals(start, end)
+    return int((stop - begin).sum())
 
 
 def frontier(start: Int64s, end: Int64s) -> Int64s:

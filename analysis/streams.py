@@ -2,7 +2,8 @@
 
 Plain TCP: coverage of the sequence space. MPTCP (RFC 8684): each subflow delivers in its own order, its DSS mappings
 place the bytes in the data stream, and the data stream is delivered as far as it is complete. A receiver sees
-exactly that, so the result can be compared with what the application recorded.
+exactly that, so the result can be compared with what the application recorded. A capture also shows segments that the
+host then discards, for example after it lost the address they are sent to: only what it acknowledged counts as arrived.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.flows import Connection, Endpoint, Flow, connection_of, find_flows, first_dsn_of, pick_flow
+from analysis.flows import ACK, RST, Connection, Endpoint, Flow, connection_of, find_flows, first_dsn_of, pick_flow
 from analysis.options import DSS_DATA_FIN
-from analysis.sequence import Int64s, frontier, signed32, signed64, union_bytes, unwrap32
+from analysis.sequence import Int64s, covered, frontier, merge_intervals, signed32, signed64, union_bytes, unwrap32
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Payload of one flow in one direction, in order of time: positions in the subflow's own byte stream."""
+    """Payload of one flow in one direction, in order of time: positions in the subflow's own byte stream.
+
+    `answers`: what the receiver sent on the flow; `accepted_bytes`: how far it ever acknowledged the subflow.
+    """
 
     time_ns: Int64s
     device: npt.NDArray[np.object_]
     begin: Int64s
     end: Int64s
+    accepted_bytes: int
+    answers: pd.DataFrame
     rows: pd.DataFrame
     notes: tuple[str, ...]
 
@@ -95,7 +101,10 @@ def _segments(flow: Flow, from_opener: bool) -> Segments:
     fresh = begin >= 0  # a keep-alive probe repeats the byte before the stream
     rows, begin, size = rows[fresh], begin[fresh], size[fresh]
     device = rows["device"].to_numpy(object)
-    return Segments(rows["time_ns"].to_numpy(np.int64), device, begin, begin + size, rows, tuple(notes))
+    answers = flow.packets[~side & (flow.packets["flags"] & (ACK | RST) == ACK)]
+    accepted = int(unwrap32(answers["ack"].to_numpy(), isn).max(initial=1)) - 1
+    time_ns = rows["time_ns"].to_numpy(np.int64)
+    return Segments(time_ns, device, begin, begin + size, accepted, answers, rows, tuple(notes))
 
 
 def _in_order_index(segments: Segments) -> Int64s:
@@ -104,7 +113,20 @@ def _in_order_index(segments: Segments) -> Int64s:
     return np.searchsorted(reached, segments.end, side="left").astype(np.int64)
 
 
-def _runs(connection: Connection, parts: Sequence[Segments], first_dsn: int | None) -> list[pd.DataFrame]:
+def _data_position(rows: pd.DataFrame, column: str, first_dsn: int) -> Int64s:
+    """Data sequence numbers of 4 or 8 bytes, in order of time, as positions in the data stream."""
+    numbers = rows[column].to_numpy(np.uint64)
+    short = unwrap32(numbers & np.uint64(0xFFFFFFFF), first_dsn & 0xFFFFFFFF)
+    return np.where(rows[f"{column}_bytes"] == 8, signed64(numbers - np.uint64(first_dsn)), short)
+
+
+def _data_acknowledged(parts: Sequence[Segments], first_dsn: int) -> int:
+    """How far the receiver ever acknowledged the data stream, on any subflow."""
+    answers = pd.concat([part.answers[part.answers["dack_bytes"] > 0] for part in parts])
+    return int(_data_position(answers.sort_values("time_ns", kind="stable"), "dack", first_dsn).max(initial=0))
+
+
+def _runs(parts: Sequence[Segments], first_dsn: int) -> list[pd.DataFrame]:
     """Per subflow its mappings, merged to runs of constant offset: columns start, stop (subflow), shift (to data)."""
     tables = []
     for number, part in enumerate(parts):
@@ -118,12 +140,7 @@ def _runs(connection: Connection, parts: Sequence[Segments], first_dsn: int | No
         )
         tables.append(table[table["size"] > 0])
     every = pd.concat(tables).sort_values("time_ns", kind="stable")
-    dsn = every["dsn"].to_numpy(np.uint64)
-    if first_dsn is None:
-        first_dsn = int(dsn[0]) if dsn.size else 0
-    short = unwrap32(dsn & np.uint64(0xFFFFFFFF), first_dsn & 0xFFFFFFFF)
-    exact = signed64(dsn - np.uint64(first_dsn))
-    every["shift"] = np.where(every["dsn_bytes"] == 8, exact, short) - every["start"]
+    every["shift"] = _data_position(every, "dsn", first_dsn) - every["start"]
     every["stop"] = every["start"] + every["size"]
     out = []
     for number, part in enumerate(parts):
@@ -186,12 +203,13 @@ def _deliver(connection: Connection, data_from_client: bool) -> Stream:
         for flow, opener_is_client in zip(connection.flows, connection.client_is_opener, strict=True)
     ]
     notes = [*connection.notes, *dict.fromkeys(note for part in parts for note in part.notes)]
-    transport = connection.transport
+    transport, acknowledged = connection.transport, 0
     if connection.client_key is None or connection.server_key is None:
         pieces = [_Pieces(np.arange(part.begin.size), part.begin, part.end, 0) for part in parts]
     else:
-        key = connection.client_key if data_from_client else connection.server_key
-        runs = _runs(connection, parts, first_dsn_of(key))
+        first_dsn = first_dsn_of(connection.client_key if data_from_client else connection.server_key)
+        runs = _runs(parts, first_dsn)
+        acknowledged = _data_acknowledged(parts, first_dsn)
         pieces = [_place(part, table) for part, table in zip(parts, runs, strict=True)]
         unmapped = sum(piece.unmapped_bytes for piece in pieces)
         if unmapped and sum(part.begin.size > 0 for part in parts) == 1:
@@ -200,7 +218,46 @@ def _deliver(connection: Connection, data_from_client: bool) -> Stream:
             pieces = [_place(part, _open_ended(table)) for part, table in zip(parts, runs, strict=True)]
         elif unmapped:
             notes.append(f"{unmapped} bytes came without a data sequence mapping")
-    return replace(_merge_parts(parts, pieces, connection), transport=transport, notes=tuple(notes))
+    stream = _merge_parts(parts, pieces, connection, acknowledged)
+    return replace(stream, transport=transport, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Arrivals:
+    """Placed bytes with the moment at which their subflow was complete up to them."""
+
+    time_ns: Int64s
+    begin: Int64s
+    end: Int64s
+    accepted: npt.NDArray[np.bool_]
+
+
+def _arrivals(part: Segments, piece: _Pieces) -> _Arrivals:
+    """When the pieces of a subflow became available, and which of them the receiver acknowledged on the subflow."""
+    ready = _in_order_index(part)
+    able = ready[piece.segment] < part.time_ns.size
+    segment = piece.segment[able]
+    time_ns = np.maximum(part.time_ns[ready[segment]], part.time_ns[segment])
+    return _Arrivals(time_ns, piece.begin[able], piece.end[able], part.begin[segment] < part.accepted_bytes)
+
+
+def _delivered(arrivals: Sequence[_Arrivals], acknowledged: int) -> tuple[Int64s, Int64s]:
+    """Moments at which the data stream grew, and how far.
+
+    What was acknowledged on its subflow counts. Beside that only what the receiver acknowledged at data level though no
+    acknowledged segment carried it: taken by the host just before the subflow went away.
+    """
+    time_ns, begin, end = (np.concatenate([getattr(a, name) for a in arrivals]) for name in ("time_ns", "begin", "end"))
+    taken = np.concatenate([a.accepted for a in arrivals])
+    known = merge_intervals(begin[taken], end[taken])
+    taken |= ~covered(begin, end, *known) & (end <= acknowledged)
+    order = np.argsort(time_ns[taken], kind="stable")
+    time_ns = time_ns[taken][order]
+    reached = frontier(begin[taken][order], end[taken][order])
+    last = np.diff(time_ns, append=np.int64(2**62)) > 0  # of what arrived at one moment the final state counts
+    grew = np.zeros(reached.size, np.bool_)
+    grew[last] = np.diff(reached[last], prepend=0) > 0
+    return time_ns[grew], reached[grew]
 
 
 def _open_ended(runs: pd.DataFrame) -> pd.DataFrame:
@@ -212,25 +269,18 @@ def _open_ended(runs: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def _merge_parts(parts: Sequence[Segments], pieces: Sequence[_Pieces], connection: Connection) -> Stream:
-    times, begins, ends, subflows, packets = [], [], [], [], []
+def _merge_parts(
+    parts: Sequence[Segments], pieces: Sequence[_Pieces], connection: Connection, acknowledged: int
+) -> Stream:
+    """Delivery, repetitions and the table of subflows; `acknowledged` is the receiver's last DATA_ACK."""
+    subflows, packets = [], []
     unique = 0
-    for number, (part, piece, flow) in enumerate(zip(parts, pieces, connection.flows, strict=True)):
-        ready = _in_order_index(part)
-        delivered = ready[piece.segment] < part.time_ns.size
-        segment = piece.segment[delivered]
-        when = np.maximum(part.time_ns[ready[segment]], part.time_ns[segment])
-        times.append(when)
-        begins.append(piece.begin[delivered])
-        ends.append(piece.end[delivered])
+    for number, (part, flow) in enumerate(zip(parts, connection.flows, strict=True)):
         own = union_bytes(part.begin, part.end)
         unique += own
         sizes = part.end - part.begin
-        packets.append(
-            pd.DataFrame(
-                {"time_ns": part.time_ns, "device": part.device, "payload_bytes": sizes, "subflow": number}
-            )
-        )
+        table = {"time_ns": part.time_ns, "device": part.device, "payload_bytes": sizes, "subflow": number}
+        packets.append(pd.DataFrame(table))
         subflows.append(
             {
                 "client": list(flow.client),
@@ -242,27 +292,20 @@ def _merge_parts(parts: Sequence[Segments], pieces: Sequence[_Pieces], connectio
             }
         )
     every = pd.concat(packets, ignore_index=True).sort_values("time_ns", kind="stable", ignore_index=True)
-    time_ns, begin, end = np.concatenate(times), np.concatenate(begins), np.concatenate(ends)
-    order = np.argsort(time_ns, kind="stable")
-    reached = frontier(begin[order], end[order])
-    last = np.diff(time_ns[order], append=np.int64(2**62)) > 0  # of what arrived at one moment the final state counts
-    grew = np.zeros(reached.size, np.bool_)
-    grew[last] = np.diff(reached[last], prepend=0) > 0
-    data = union_bytes(
-        np.concatenate([piece.begin for piece in pieces]), np.concatenate([piece.end for piece in pieces])
-    )
+    data = union_bytes(np.concatenate([p.begin for p in pieces]), np.concatenate([p.end for p in pieces]))
     lost_place = sum(piece.unmapped_bytes for piece in pieces)
     payload = int(every["payload_bytes"].sum())
+    time_ns, delivered_bytes = _delivered([_arrivals(*pair) for pair in zip(parts, pieces, strict=True)], acknowledged)
     return Stream(
-        "",
-        (),
-        time_ns[order][grew],
-        reached[grew],
-        every,
-        payload,
-        payload - data - lost_place,
-        unique - data - lost_place,
-        tuple(subflows),
+        transport="",
+        notes=(),
+        time_ns=time_ns,
+        delivered_bytes=delivered_bytes,
+        packets=every,
+        payload_bytes=payload,
+        repeated_bytes=payload - data - lost_place,
+        reinjected_bytes=unique - data - lost_place,
+        subflows=tuple(subflows),
     )
 
 

@@ -146,5 +146,5 @@ def _apart(labels: list[tuple[float, float, str]], distance: float = 0.4) -> lis
 def _two_lines(text: str) -> str:
     """Break a link label before its first number: "WLAN 20 Mbit/s 15 ms" -> two lines."""
     words = text.split()
-    first = next((i for i, word in enumerate(words) if word[0].isdigit()), 0)
+    first = next((i for i, word in enumerate(words[:-1]) if word[0].isdigit()), 0)
     return " ".join(words[:first]) + ("\n" if first else "") + " ".join(words[first:])

@@ -141,6 +141,7 @@ class Subflow:
     server_isn: int = 2000
     position: int = 0
     initial: bool = True
+    received: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -191,6 +192,13 @@ class Scene:
             flow.position += size
         if arrives:
             self.arrivals.append((at_s, position, size))
+            flow.received.append((where, where + size))
+            self.ack(flow, at_s + 1e-5, max(end for _, end in flow.received))
+
+    def ack(self, flow: Subflow, at_s: float, position: int) -> None:
+        """The mobile node acknowledges the subflow up to `position` (whether there are holes does not matter here)."""
+        frame = tcp(ADDRESSES[flow.device], flow.port, CN, 5001, flow.client_isn + 1, flow.server_isn + 1 + position, ACK)
+        self.up(flow, at_s, frame)
 
     def progress(self) -> list[tuple[float, int]]:
         """What an application reading at once would record: (s, cumulative bytes)."""

@@ -12,7 +12,7 @@ from synthetic import Scene, Subflow
 
 from analysis.captures import read_capture
 from analysis.flows import find_flows, first_dsn_of, token_of
-from analysis.sequence import frontier, signed32, union_bytes, unwrap32
+from analysis.sequence import covered, frontier, merge_intervals, signed32, union_bytes, unwrap32
 from analysis.streams import datagram_arrivals, trace_stream
 
 MN = {"10.1.0.100", "10.2.0.100"}
@@ -58,6 +58,11 @@ def test_coverage_is_that_of_a_set(segments):
         wanted.append(next(i for i in range(200) if i not in seen))
     assert frontier(start, end).tolist() == wanted
     assert union_bytes(start, end) == len(seen)
+    low, high = merge_intervals(start, end)
+    assert {b for a, z in zip(low.tolist(), high.tolist(), strict=True) for b in range(a, z)} == seen
+    assert (low[1:] > high[:-1]).all()
+    inside = covered(start, start + 3, low, high)
+    assert inside.tolist() == [set(range(a, a + 3)) <= seen for a in start.tolist()]
 
 
 def test_token_and_first_dsn_come_from_the_key():
@@ -103,6 +108,7 @@ def test_upload_is_followed_at_the_correspondent_node(tmp_path):
     for index in range(3):
         frame = syn.tcp(syn.ADDRESSES["mn-wlan"], 40000, syn.CN, 5001, 1001 + 100 * index, 2001, syn.ACK, 100)
         scene.up(flow, 0.2 + index / 10, frame)
+    scene.down(flow, 0.6, syn.tcp(syn.CN, 5001, "10.1.0.100", 40000, 2001, 1301))
     stream = trace(scene, tmp_path, "cn", towards=True, local=(syn.CN, 5001), peer=("10.1.0.100", 40000))
     assert stream.delivered_bytes.tolist() == [100, 200, 300]
     assert seconds(stream) == [0.215, 0.315, 0.415]
@@ -217,6 +223,7 @@ def test_first_data_in_mp_capable_is_an_implied_mapping(tmp_path):
     for index, (size, option) in enumerate(zip((800, 500), options, strict=True)):
         frame = syn.tcp("10.1.0.100", 40000, syn.CN, 5001, 1001 + 800 * index, 2001, syn.ACK, size, option)
         scene.up(flow, 0.2 + index / 10, frame)
+    scene.down(flow, 0.6, syn.tcp(syn.CN, 5001, "10.1.0.100", 40000, 2001, 1001 + 1300))
     stream = trace(scene, tmp_path, "cn")
     assert stream.transport == "mptcp"
     assert stream.delivered_bytes.tolist() == [800, 1300]
@@ -227,6 +234,7 @@ def test_data_fin_is_no_byte(tmp_path):
     scene.data(wlan, 0.2, 1000, 0)
     last = syn.dss(scene.first_dsn + 1000, 1001, 501, fin=True, dack=1)  # 500 bytes and the end
     scene.down(wlan, 0.3, syn.tcp(syn.CN, 5001, "10.1.0.100", 40000, 3001, 1, syn.ACK, 500, last))
+    scene.ack(wlan, 0.301, 1500)
     alone = syn.dss(scene.first_dsn + 1500, 0, 1, fin=True, dack=1)
     scene.down(lte, 0.31, syn.tcp(syn.CN, 5001, "10.2.0.100", 40001, 2**32 - 499, 1, syn.ACK, 0, alone))
     stream = trace(scene, tmp_path)
@@ -252,7 +260,31 @@ def test_join_opened_by_the_server(tmp_path):
     scene.up(back, at, syn.tcp(me, 40002, syn.CN, 6001, 300, 701, syn.SYN | syn.ACK, 0, syn.join_syn_ack()))
     option = syn.dss(scene.first_dsn + 1000, 1, 500)
     scene.down(back, 0.4, syn.tcp(syn.CN, 6001, me, 40002, 701, 301, syn.ACK, 500, option))
+    scene.up(back, 0.41, syn.tcp(me, 40002, syn.CN, 6001, 301, 1201))
     assert trace(scene, tmp_path).delivered_bytes.tolist() == [1000, 1500]
+
+
+def test_segments_that_the_host_discarded_have_not_arrived(tmp_path):
+    """After its address is gone a host sees packets for it on the wire but neither takes nor acknowledges them."""
+    scene, wlan, lte = two_paths()
+    scene.data(wlan, 0.2, 1000, 0)
+    late = syn.tcp(syn.CN, 5001, "10.1.0.100", 40000, 3001, 1, syn.ACK, 1000, syn.dss(scene.first_dsn + 1000, 1001, 1000))
+    scene.down(wlan, 0.3, late)
+    scene.data(lte, 0.7, 1000, 1000)
+    stream = trace(scene, tmp_path)
+    assert list(zip(seconds(stream), stream.delivered_bytes.tolist(), strict=True)) == [(0.2, 1000), (0.7, 2000)]
+
+
+def test_data_acknowledged_though_its_subflow_fell_silent(tmp_path):
+    """The host took a segment, lost the address before it acknowledged it, and says so by DATA_ACK on the other path."""
+    scene, wlan, lte = two_paths()
+    scene.data(wlan, 0.2, 1000, 0)
+    taken = syn.tcp(syn.CN, 5001, "10.1.0.100", 40000, 3001, 1, syn.ACK, 1000, syn.dss(scene.first_dsn + 1000, 1001, 1000))
+    scene.down(wlan, 0.3, taken)
+    scene.data(lte, 0.7, 1000, 2000)
+    option = syn.dss(dack=scene.first_dsn + 3000)
+    scene.up(lte, 0.71, syn.tcp("10.2.0.100", 40001, syn.CN, 5001, 6, 2**32 - 499 + 1000, syn.ACK, 0, option))
+    assert trace(scene, tmp_path).delivered_bytes.tolist() == [1000, 2000, 3000]
 
 
 # --- fallback ---
