@@ -37,8 +37,9 @@ from topologies.addressing import (
     network_prefixes,
 )
 from topologies.links.link import EmulatedLink
+from topologies.middlebox import Middlebox
 from topologies.mobile_host import MobileHost, StaticHost
-from topologies.nodes import HomeAgentHost, LinuxHost, Middlebox, Router
+from topologies.nodes import HomeAgentHost, LinuxHost, Router
 from topologies.plain_link import PlainLink
 from topologies.profiles import LinkProfile, profile
 
