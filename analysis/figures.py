@@ -181,7 +181,8 @@ def goodput_figure(series: Series, title: str) -> Figure:
         draw_goodput(axes, series, title, series.end_s, 7.2)
         axes.set_ylabel("payload at the\nmobile node (Mbit/s)")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
-        figure.legend(loc="outside upper right", ncols=max(1, len(series.paths)), handlelength=1.2)
+        if series.paths:
+            figure.legend(loc="outside upper right", ncols=len(series.paths), handlelength=1.2)
         return figure
 
 

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from analysis.claims import Claim
+from analysis.evidence import RELAY_LATE_LIMIT_US
 from analysis.figures import (
     cumulative_figure,
     gap_figure,
@@ -26,7 +27,7 @@ from analysis.figures import (
     side_by_side_figure,
 )
 from analysis.gaps import GAP_TOLERANCE_MS, GAP_TOLERANCE_SHARE, LEAD_S, RECOVERY_LIMIT_S
-from analysis.metrics import RELAY_LATE_LIMIT_US, write_atomically
+from analysis.metrics import write_atomically
 from analysis.references import Reference, load_references
 from analysis.results import WORDS, Cell, Result, gap_spread, number_text
 from analysis.rundir import Campaign

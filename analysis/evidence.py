@@ -1,0 +1,185 @@
+"""What the files of a run say, and everything that makes them unsound: before anything is concluded from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.captures import Capture, CaptureError, read_capture
+from analysis.flows import Endpoint
+from analysis.gaps import Floats, Gap, gaps_agree, longest_gap, tolerance_ms
+from analysis.rundir import Json, Run
+from analysis.streams import Stream
+
+RELAY_LATE_LIMIT_US = 1000.0
+"""A link relay whose 99th percentile of lateness exceeds this distorted the delays it emulates."""
+CLOCK_SPREAD_LIMIT_MS = 5.0
+"""Captures carry wall-clock times, applications monotonic ones; a larger drift would falsify their comparison."""
+MOBILE, CORRESPONDENT = "mn", "cn"
+
+
+@dataclass
+class Record:
+    """One side of the evidence: moments of new data, cumulative count, whether the end of the stream was seen."""
+
+    times_s: Floats
+    totals: npt.NDArray[Any]
+    complete: bool
+
+
+@dataclass
+class Evidence:
+    """What the files of a run say, before it is judged."""
+
+    run: Run
+    taps: list[tuple[str, str, Capture]]
+    problems: list[str]
+    capture_notes: list[Json]
+    events_s: list[float]
+    ended_s: float
+    notes: list[str] = field(default_factory=list)
+
+    def packets(self, node: str) -> pd.DataFrame:
+        """All packets captured on a node, in order of time, with their interface as `device`."""
+        frames = [tap.frame.assign(device=device) for owner, device, tap in self.taps if owner == node]
+        if not frames:
+            return pd.DataFrame()
+        for name in ("src", "dst"):
+            for frame in frames:
+                frame[name] = frame[name].astype(str)
+        return pd.concat(frames).sort_values("time_ns", kind="stable", ignore_index=True)
+
+    def seconds(self, time_ns: Any) -> Floats:
+        """Capture clock -> seconds since the scenario's time 0."""
+        return np.asarray((np.asarray(time_ns, np.int64) - self.run.t0_wall_ns) / 1e9, np.float64)
+
+    def mono_seconds(self, mono_ns: Any) -> Floats:
+        """Application clock -> seconds since the scenario's time 0."""
+        return np.asarray((np.asarray(mono_ns, np.float64) - self.run.t0_mono_ns) / 1e9, np.float64)
+
+
+def gather(run: Run) -> Evidence:
+    """Read the captures and note everything that makes the record unsound."""
+    problems: list[str] = []
+    taps, notes, lossy = [], [], []
+    for entry in run.captures:
+        note: Json = {"file": entry.file, "node": entry.node, "interface": entry.interface}
+        try:
+            tap = read_capture(run.path / entry.file)
+        except CaptureError as error:
+            problems.append(str(error).replace(f"{run.path}{os.sep}", ""))
+            notes.append(note | {"packets": 0, "dropped": None, "damage": "unreadable", "complete": False})
+            continue
+        counts = [n for n in (entry.dropped, tap.dropped) if n is not None]
+        dropped = max(counts) if counts else None
+        if dropped:
+            lossy.append(f"{Path(entry.file).stem} {dropped}")
+        elif dropped is None:
+            problems.append(f"{entry.file}: nobody counted dropped packets")
+        if tap.damage:
+            problems.append(f"{entry.file}: {tap.damage}")
+        complete = dropped == 0 and tap.damage is None
+        notes.append(note | {"packets": tap.packets, "dropped": dropped, "damage": tap.damage, "complete": complete})
+        taps.append((entry.node, entry.interface, tap))
+    if lossy:
+        problems.append(f"captures lost packets ({', '.join(lossy)})")
+    late_us = relay_late_us(run)
+    if late_us is not None and late_us > RELAY_LATE_LIMIT_US:
+        problems.append(f"link relay was late: p99 {late_us:.0f} us, limit {RELAY_LATE_LIMIT_US:.0f} us")
+    if run.clock_spread_ms > CLOCK_SPREAD_LIMIT_MS:
+        problems.append(f"the wall clock moved by {run.clock_spread_ms:.1f} ms against the monotonic clock")
+    if len(run.events) < run.planned_events:
+        problems.append(f"timeline.jsonl: {len(run.events)} of {run.planned_events} planned events were performed")
+    ended_s = (run.ended_mono_ns - run.t0_mono_ns) / 1e9
+    return Evidence(run, taps, problems, notes, [event.at_s for event in run.events], ended_s)
+
+
+def relay_late_us(run: Run) -> float | None:
+    """The 99th percentile of the relay's lateness: of all frames if the manifest has it, else of its worst link."""
+    relay = run.manifest.get("relay")
+    if not isinstance(relay, dict):
+        return None
+    if isinstance(relay.get("late_p99_us"), (int, float)):
+        return float(relay["late_p99_us"])
+    links = relay.get("links")
+    directions = [d for link in links.values() if isinstance(link, dict) for d in link.values()] if links else []
+    late = [d.get("late_p99_us") for d in directions if isinstance(d, dict)]
+    return max((float(v) for v in late if isinstance(v, (int, float))), default=None)
+
+
+def endpoint(value: Any) -> Endpoint | None:
+    """[address, port] of a workload file as an endpoint."""
+    if isinstance(value, list) and len(value) >= 2 and isinstance(value[0], str) and isinstance(value[1], int):
+        return value[0], value[1]
+    return None
+
+
+def sides(run: Run) -> tuple[str, str]:
+    """Nodes that receive and send the workload's data."""
+    return (MOBILE, CORRESPONDENT) if run.direction == "down" else (CORRESPONDENT, MOBILE)
+
+
+def check_span(evidence: Evidence, record: Record) -> None:
+    """A transfer that was over before the last event says nothing about it."""
+    if record.complete and evidence.events_s and record.times_s.size and record.times_s[-1] < evidence.events_s[-1]:
+        evidence.problems.append(
+            f"the transfer ended at {record.times_s[-1]:.2f} s, before the last event at {evidence.events_s[-1]:.2f} s"
+        )
+
+
+def compare_records(
+    evidence: Evidence, application: Record | None, capture: Record | None, stream: Stream | None, bytes_agree: bool
+) -> Json:
+    """Compare the application's record with the captures; every disagreement becomes a problem of the run."""
+    events_s, ended_s = evidence.events_s, evidence.ended_s
+    problems: list[str] = []
+    gaps = [
+        longest_gap(r.times_s, events_s, r.complete, ended_s) if r is not None else None for r in (application, capture)
+    ]
+    out: Json = {
+        "gap_application_ms": shown_ms(gaps[0]),
+        "gap_capture_ms": shown_ms(gaps[1]),
+        "tolerance_ms": None,
+        "total_application": int(application.totals[-1]) if application and application.totals.size else 0,
+        "total_capture": int(capture.totals[-1]) if capture and capture.totals.size else 0,
+        "transport_declared": evidence.run.transport,
+        "transport_seen": stream.transport if stream is not None else None,
+    }
+    if gaps[0] is not None and gaps[1] is not None:
+        out["tolerance_ms"] = round(tolerance_ms(*(g for g in gaps if g is not None)), 3)
+        if not gaps_agree(gaps[0], gaps[1]):
+            shown = [f"{v:.0f} ms" if v is not None else "no recovery" for v in (gaps[0].gap_ms, gaps[1].gap_ms)]
+            problems.append(f"gap is {shown[0]} for the application but {shown[1]} in the captures")
+    if capture is None:
+        problems.append("the receiver's captures show nothing of the workload")
+    elif not bytes_agree:
+        problems.append(
+            f"the application counted {out['total_application']}, the captures {out['total_capture']} of its data"
+            + _cut_short(evidence, application)
+        )
+    if stream is not None and stream.transport != evidence.run.transport:
+        why = f" ({'; '.join(stream.notes)})" if stream.notes else ""
+        problems.append(f"transport on the wire is {stream.transport}, declared is {evidence.run.transport}{why}")
+    out |= {"ok": not problems, "problems": problems}
+    evidence.problems += problems
+    return out
+
+
+def _cut_short(evidence: Evidence, application: Record | None) -> str:
+    """A hint when captures were ended before everything that the kernel had buffered was written."""
+    node, _ = sides(evidence.run)
+    ends = [tap.frame["time_ns"].iloc[-1] for owner, _, tap in evidence.taps if owner == node and len(tap.frame)]
+    if application is None or not ends or not application.times_s.size:
+        return ""
+    early_s = float(application.times_s[-1]) - float(evidence.seconds(max(ends)))
+    return f" (they end {early_s * 1e3:.0f} ms before the last data: stopped too early?)" if early_s > 0.001 else ""
+
+
+def shown_ms(gap: Gap | None) -> float | None:
+    return None if gap is None or gap.gap_ms is None else round(gap.gap_ms, 3)

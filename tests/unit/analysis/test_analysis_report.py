@@ -1,0 +1,288 @@
+"""The report as a reader gets it: figures, HTML in a real browser, the command line and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import synthetic as syn
+from matplotlib.image import imread
+from synthetic import campaign_file, claim, dying_scene, handover_scene, manifest, write_run
+
+from analysis import figures
+from analysis.__main__ import main
+from analysis.figures import goodput_figure, save, svg_bytes
+from analysis.series import Series
+from analysis.topology import BOX_HEIGHT, BOX_WIDTH, layout, topology_figure
+
+CHROMIUM = shutil.which("chromium")
+LOSS = [(5.0, "carrier-loss", "mn-wlan")]
+NASTY = "<script>alert('x')</script> & \"quotes\""
+
+
+@pytest.fixture(scope="module")
+def outage(tmp_path_factory) -> Path:
+    """A campaign of five runs with every kind of verdict; returns its file."""
+    folder = tmp_path_factory.mktemp("outage") / "outage"
+    folder.mkdir()
+    runs = {
+        "r-tcp": (dying_scene(), manifest("r-tcp", "tcp", "tcp", "carrier-loss", LOSS, 40.0), {"complete": False}),
+        "r-mptcp-0": (handover_scene(0.4), manifest("r-mptcp-0", "mptcp", "mptcp", "carrier-loss", LOSS, 12.0), {}),
+        "r-mptcp-1": (handover_scene(0.6), manifest("r-mptcp-1", "mptcp", "mptcp", "carrier-loss", LOSS, 12.0), {}),
+        "r-drop": (handover_scene(0.4), manifest("r-drop", "mptcp", "mptcp", "handover", LOSS, 12.0), {"dropped": 3}),
+        "r-none": (syn.Scene(), manifest("r-none", "tcp", "tcp", "handover", LOSS, 12.0), {}),
+    }
+    runs["r-mptcp-1"][1]["repetition"] = 1
+    runs["r-none"][1].update(state="unsupported", reason=NASTY)
+    for name, (scene, description, more) in runs.items():
+        write_run(folder / name, scene, description, **more)
+    claims = [
+        claim(published="about 250 ms", source={"key": "hampel2013", "where": "figure 9"}),
+        claim(id="dies", text=NASTY, metric="survived", op="==", value=False, unit="", mechanisms=["tcp"]),
+    ]
+    return campaign_file(folder, runs, ["tcp", "mptcp"], ["carrier-loss", "handover"], claims)
+
+
+@pytest.fixture(scope="module")
+def report(outage) -> Path:
+    assert main(["report", str(outage)]) == 0
+    return outage.with_suffix(".html")
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and everything that is text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    words = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--enable-logging=stderr",
+        *options, page.as_uri(),
+    ]  # fmt: skip
+    return subprocess.run(words, capture_output=True, text=True, timeout=50, check=True)
+
+
+def test_browser_shows_the_matrix_without_complaint(report, tmp_path):
+    done = browse(report, tmp_path / "profile", "--dump-dom")
+    dom = Elements(done.stdout)
+    cells = {(a["data-mechanism"], a["data-scenario"]): a["data-verdict"] for t, a in dom.tags if "data-mechanism" in a}
+    assert cells == {
+        ("tcp", "carrier-loss"): "broken", ("tcp", "handover"): "unsupported",
+        ("mptcp", "carrier-loss"): "survived", ("mptcp", "handover"): "not judged",
+    }  # fmt: skip
+    verdicts = {a["data-claim"]: a["data-verdict"] for _, a in dom.tags if "data-claim" in a}
+    assert verdicts == {"c": "holds", "dies": "holds"}
+    assert "CONSOLE" not in done.stderr
+    for words in ("> 30 s", "500 ms", "400 … 600 ms", "n = 2", "about 250 ms", "captures lost packets", NASTY):
+        assert words in dom.text, words
+    assert all(a.get("alt") for t, a in dom.tags if t == "img")
+
+
+def test_nothing_overflows_on_a_laptop(report, tmp_path):
+    """A wider page than its window would be scrolled sideways: a script in a copy says so in the title."""
+    probe = report.with_name("probe.html")
+    script = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script></body>"
+    probe.write_text(report.read_text().replace("</body>", script))
+    dom = browse(probe, tmp_path / "profile", "--window-size=1280,900", "--dump-dom").stdout
+    assert int(re.search(r"<title>width (\d+)", dom)[1]) <= 1280
+
+
+def test_it_can_be_seen_and_printed(report, tmp_path):
+    shot, pdf = tmp_path / "shot.png", tmp_path / "report.pdf"
+    browse(report, tmp_path / "p1", "--window-size=1280,3000", "--hide-scrollbars", f"--screenshot={shot}")
+    image = imread(shot)
+    assert image.shape[:2] == (3000, 1280)
+    assert image[:, :, :3].std() > 0.05  # not a blank page
+    browse(report, tmp_path / "p2", f"--print-to-pdf={pdf}")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type ?/Page\b", pdf.read_bytes())) <= 15
+
+
+def test_file_is_self_contained_and_escaped(report):
+    html = report.read_text()
+    page = Elements(html)
+    assert not [t for t, _ in page.tags if t in ("script", "link", "iframe", "object")]
+    sources = [a["src"] for _, a in page.tags if "src" in a]
+    assert sources
+    assert all(source.startswith("data:image/") for source in sources)
+    targets = [a["href"] for _, a in page.tags if "href" in a]
+    assert {t for t in targets if t.startswith("http")} == {
+        "https://doi.org/10.1145/2508222.2508226"
+    }
+    for target in targets:
+        assert target.startswith("http") or (report.parent / target).exists(), target
+    assert "url(" not in html.split("</style>")[0]
+    assert NASTY not in html
+    assert NASTY in page.text
+    assert len(html) < 2_000_000
+
+
+def test_report_says_how_where_and_with_what(report):
+    text = " ".join(Elements(report.read_text()).text.split())
+    for words in ("roamlab run outage", "6.18.0", "dumpcap 4.0.17", "abc1234", "How it was measured", "20 ms or 5 %",
+                  "Seamless TCP Mobility Using Lightweight MPTCP Proxy", "Seed 1"):  # fmt: skip
+        assert words in text, words
+
+
+def test_a_second_report_is_the_same_to_the_byte(outage, report):
+    before = report.read_bytes()
+    assert main(["report", str(outage), "--refresh"]) == 0
+    assert report.read_bytes() == before
+
+
+def test_figures_lie_beside_the_data(outage, report):
+    for stem in ("gaps", "topology", "carrier-loss-goodput", "carrier-loss-received"):
+        for suffix in ("png", "svg"):
+            assert (outage.parent / "c1.figures" / f"{stem}.{suffix}").stat().st_size > 2000
+    assert (outage.parent / "r-mptcp-0" / "figures" / "goodput.png").exists()
+    assert not list(outage.parent.rglob(".*"))  # no half-written files
+
+
+# --- the command line ---
+
+
+def test_terminal_matrix(outage, report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["report", str(outage)]) == 0
+    out = capsys.readouterr().out
+    for words in ("TCP", "✗ broken", "> 30 s", "500 ms", "holds", str(outage.with_suffix(".html"))):
+        assert words in out
+
+
+def test_json_document(outage, tmp_path, capsys):
+    out = tmp_path / "deep" / "r.html"
+    assert main(["report", str(outage), "--json", "--out", str(out)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["report"] == str(out)
+    assert out.exists()
+    assert {(c["mechanism"], c["scenario"], c["verdict"]) for c in document["matrix"]} >= {("tcp", "carrier-loss", "broken")}
+    assert [c["verdict"] for c in document["claims"]] == ["holds", "holds"]
+    assert document["claims"][0]["parts"][0]["median"] == pytest.approx(500, abs=1)
+    assert len(document["runs"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"claims": [claim(value=100)]}, 1),
+        ({"claims": [claim(scenarios=["handover"])]}, 1),
+        ({"claims": [claim(mechanisms=["tcp"], scenarios=["handover"])]}, 0),
+        ({"claims": [], "runs": ["r-mptcp-0", "gone"]}, 1),
+        ({"claims": [claim(aggregate="mean")]}, 2),
+        ({"schema": 7}, 2),
+    ],
+)
+def test_exit_code(outage, report, tmp_path, capsys, change, code):
+    other = outage.with_name("other.json")
+    other.write_text(json.dumps(json.loads(outage.read_text()) | change))
+    assert main(["report", str(other), "--out", str(tmp_path / "r.html")]) == code
+    captured = capsys.readouterr()
+    assert (captured.err.count("\n") == 1) is (code == 2)
+    other.unlink()
+
+
+def test_metrics_command(outage, capsys):
+    runs = [str(outage.parent / name) for name in ("r-tcp", "r-none")]
+    assert main(["metrics", *runs]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["broken", "unsupported"]
+    assert main(["metrics", runs[0], str(outage.parent / "nothing")]) == 2
+    captured = capsys.readouterr()
+    assert "nothing: no such run directory" in captured.err
+    assert len(captured.out.splitlines()) == 1
+
+
+def test_missing_campaign_is_one_line(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "no.json")]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'no.json'}: No such file or directory\n"
+
+
+# --- figures ---
+
+
+def some_series(**more) -> Series:
+    values = {
+        "start_s": 0.0, "end_s": 10.0, "paths": {"wlan": [5.0] * 50 + [0.0] * 50, "lte": [0.0] * 54 + [4.0] * 46},
+        "times_s": [0.1, 5.0, 5.4, 10.0], "totals": [0, 3_000_000, 3_000_100, 6_000_000], "unit": "bytes",
+        "gap": (5.0, 5.4), "events": [(5.0, "carrier-loss", "mn-wlan"), (5.2, "address-add", "mn-lte")],
+    }  # fmt: skip
+    return Series(**(values | more))
+
+
+def test_svg_is_deterministic_and_dateless():
+    first, second = (svg_bytes(goodput_figure(some_series(), "t")) for _ in range(2))
+    assert first == second
+    assert b"<dc:date>" not in first
+
+
+@pytest.mark.parametrize(
+    "more", [{"gap": None}, {"gap": (5.0, None)}, {"events": []}, {"paths": {}}, {"times_s": [], "totals": []}]
+)
+def test_figures_of_odd_series(tmp_path, more):
+    series = some_series(**more)
+    for name, figure in (
+        ("a", goodput_figure(series, "title")),
+        ("b", figures.side_by_side_figure([("A", series), ("B", None), ("C", series), ("D", series)])),
+        ("c", figures.cumulative_figure([("A", series)], "title")),
+    ):
+        assert all(path.stat().st_size > 1000 for path in save(figure, tmp_path / name))
+
+
+def test_paths_keep_their_colours():
+    alone, both = figures.path_colours(["lte"]), figures.path_colours(["wlan", "lte", "mesh"])
+    assert alone["lte"] == both["lte"]
+    assert len(set(both.values())) == 3
+
+
+def overlap(a, b) -> bool:
+    return abs(a[0] - b[0]) < BOX_WIDTH and abs(a[1] - b[1]) < BOX_HEIGHT
+
+
+def test_topology_layout():
+    placed = layout(syn.GRAPH)
+    assert placed["mn"][0] == min(x for x, _ in placed.values())
+    assert placed["cn"][0] == max(x for x, _ in placed.values())
+    assert placed["ar1"][0] == placed["ar2"][0] < placed["core"][0] < placed["cr1"][0]
+    positions = list(placed.values())
+    assert not [1 for i, a in enumerate(positions) for b in positions[:i] if overlap(a, b)]
+
+
+def test_topology_labels_do_not_touch_each_other_or_the_nodes():
+    figure = topology_figure(syn.GRAPH, {"mn-wlan": "wlan", "mn-lte": "lte"})
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
+    for index, first in enumerate(boxes):
+        assert not [1 for second in boxes[:index] if first.overlaps(second)]
+    patches = [patch.get_window_extent(renderer) for patch in figure.axes[0].patches]
+    names = {str(node["name"]) for node in syn.GRAPH["nodes"]} | {str(n["kind"]).replace("-", " ") for n in syn.GRAPH["nodes"]}
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent(renderer)
+        touching = [p for p in patches if p.overlaps(box)]
+        assert len(touching) == (1 if text.get_text() in names else 0), text.get_text()
+        if touching:
+            assert touching[0].x0 <= box.x0
+            assert box.x1 <= touching[0].x1
+
+
+@pytest.mark.parametrize("graph", [{}, {"nodes": [{"name": "a"}]}, {"nodes": [{"name": "a"}, {"name": "b"}], "links": []}])
+def test_odd_graphs(tmp_path, graph):
+    save(topology_figure(graph), tmp_path / "t")
