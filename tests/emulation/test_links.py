@@ -47,13 +47,18 @@ PORT = 5001
 # ---- a bench of two hosts
 
 
+def quiet_node(name: str) -> Node:
+    """A host that sends nothing of its own accord."""
+    node = Node(name)
+    node.cmd("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
+    return node
+
+
 class Pair:
     """Hosts a (10.0.0.1) and b (10.0.0.2) that speak no IPv6 and need no ARP, joined by a link."""
 
     def __init__(self, **parameters: object) -> None:
-        self.a, self.b = Node("a"), Node("b")
-        for node in (self.a, self.b):
-            node.cmd("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
+        self.a, self.b = quiet_node("a"), quiet_node("b")
         self.link = EmulatedLink(self.a, self.b, intfName1="a-0", intfName2="b-0", **parameters)
         self.address(self.a, "a-0", "10.0.0.1", "10.0.0.2", self.link.port2)
         self.address(self.b, "b-0", "10.0.0.2", "10.0.0.1", self.link.port1)
@@ -311,6 +316,8 @@ def check_attach() -> None:
     pair.a.cmd(f"ip neigh replace 10.0.1.2 lladdr {second.mac} dev a-0 nud permanent")
     assert len(pair.ping()) == 3
     assert not pair.ping(1, "10.0.1.2")
+    pair.b.cmd("ping -c 1 -W 1 10.0.1.1")
+    wait_until(lambda: wire().stats()["unjoined"] == 1, 5, "the frame of a port without link is read")
     pair.link.attach(second)
     assert not pair.ping(1)
     times_ms = pair.ping(3, "10.0.1.2")
@@ -320,10 +327,15 @@ def check_attach() -> None:
     assert not pair.ping(1, "10.0.1.2")
     pair.link.attach(pair.link.port2)
     assert len(pair.ping()) == 3
-    other_node = Node("c")
-    other = EmulatedLink(other_node, pair.b, intfName1="c-0", intfName2="b-2")
+    other = EmulatedLink(quiet_node("c"), pair.b, intfName1="c-0", intfName2="b-2")
     other.attach(pair.link.port2)
+    ring = capture(pair.b, "b-0")
+    nowhere = pair.link.stats()["forward"]["dropped_carrier"]
     assert not pair.ping(1)
+    # What the station sends now reaches nobody.
+    assert ring.read_all() == []
+    ring.close()
+    assert pair.link.stats()["forward"]["dropped_carrier"] == nowhere + 1
     pair.link.attach(pair.link.port2)
     assert len(pair.ping()) == 3
     with pytest.raises(LinkError, match="own end"):
@@ -460,7 +472,7 @@ def check_relay_dies_with_its_owner() -> None:
             "import sys, threading\n"
             "from topologies.links.wire import Wire\n"
             "def start():\n"
-            "    global wire; wire = Wire('userspace'); print(wire.backend.pid, flush=True)\n"
+            "    global wire; wire = Wire('userspace'); wire.backend.stats(); print(wire.backend.pid, flush=True)\n"
             + ("t = threading.Thread(target=start); t.start(); t.join()\n" if thread else "start()\n")
             + "sys.stdin.readline()\nwire.backend.stats()\nprint('alive', flush=True)\nsys.stdin.readline()\n"
         )

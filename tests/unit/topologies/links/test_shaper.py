@@ -122,8 +122,9 @@ def test_jitter_is_uniform_and_does_not_reorder() -> None:
     # Packets closer together than the jitter keep their order.
     for number in range(1000):
         shaper.offer(300_000 * MS + number * 1000, numbered(number))
-    numbers = [number for _, number in drain(shaper)]
-    assert numbers == sorted(numbers)
+    entries = drain(shaper)
+    assert [number for _, number in entries] == list(range(1000))
+    assert [release_ns for release_ns, _ in entries] == sorted(release_ns for release_ns, _ in entries)
 
 
 def test_reorder_skips_the_delay_but_not_the_rate() -> None:
