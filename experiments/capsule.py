@@ -18,6 +18,8 @@ from experiments.errors import RoamlabError
 
 _INIT = Path(__file__).with_name("capsule_init.py")
 ROOT = Path(__file__).resolve().parent.parent
+USER_NAMESPACE_VARIABLE = "ROAMLAB_USER_NAMESPACE"
+"""Set to anything, root's capsules have a user namespace too: what an ordinary user would see."""
 SYSTEM_PATH = "/usr/sbin:/sbin"  # an ordinary user's PATH often lacks the folders where ip, tc and dnsmasq live
 
 
@@ -85,7 +87,7 @@ def launch(
         if shutil.which(program, path=environment()["PATH"]) is None:
             raise RoamlabError(f"{program} is not installed: run `make setup` (Debian package util-linux)")
     if user_namespace is None:
-        user_namespace = os.geteuid() != 0
+        user_namespace = os.geteuid() != 0 or bool(os.environ.get(USER_NAMESPACE_VARIABLE))
     read_fd, write_fd = os.pipe()
     try:
         process = subprocess.Popen(

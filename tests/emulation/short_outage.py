@@ -1,0 +1,31 @@
+"""A small experiment for the tests: one outage of the WLAN, a few seconds."""
+
+from experiments.model import Bound, Claim, Event, Experiment, Scenario
+
+EXPERIMENT = Experiment(
+    name="short",
+    title="A short outage",
+    summary="The WLAN is lost for a second.",
+    scenarios=(
+        Scenario(
+            name="carrier-loss",
+            duration_s=4.0,
+            events=(
+                Event(at_s=1.5, kind="carrier-loss", target="mn-wlan"),
+                Event(at_s=2.5, kind="carrier-return", target="mn-wlan"),
+            ),
+        ),
+    ),
+    mechanisms=("tcp", "mptcp"),
+    claims=(
+        Claim(
+            id="survives",
+            text="Every transfer survives",
+            metric="survived",
+            aggregate="all",
+            bound=Bound(op="==", value=True),
+            mechanisms=("tcp", "mptcp"),
+            scenarios=("carrier-loss",),
+        ),
+    ),
+)

@@ -1,0 +1,200 @@
+"""Whole runs through the command line: what they leave behind, and what happens when something or somebody ends them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.capsule import ROOT, USER_NAMESPACE_VARIABLE, environment
+from tests.processes import MARK, marked, new_mark
+from topologies.waiting import wait_until
+
+pytestmark = pytest.mark.emulation
+
+ROAMLAB = ROOT / ".venv" / "bin" / "roamlab"
+SHORT = Path(__file__).with_name("short_outage.py")
+GONE_WITHIN_S = 10.0
+UNDER_WAY_WITHIN_S = 60.0
+RUN_TIMEOUT_S = 120.0
+
+
+@contextlib.contextmanager
+def roamlab(results: Path, *options: str, mark: str, shell: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """`roamlab run` on the short experiment; ended at the latest with the block."""
+    argv = [str(ROAMLAB), "run", str(SHORT), "--results", str(results), "--json", *options]
+    if shell:  # the second command keeps the shell from becoming roamlab itself
+        argv = ["sh", "-c", '"$0" "$@"; true', *argv]
+    env = {**environment(), MARK: mark}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def under_way(results: Path, kind: str = "carrier-loss") -> Path:
+    """Wait until an event has happened in some run; its folder."""
+
+    def found() -> Path | None:
+        for path in results.glob("short/*.partial/timeline.jsonl"):
+            if kind in path.read_text():
+                return path.parent
+        return None
+
+    folder = wait_until(found, UNDER_WAY_WITHIN_S, "a run under way")
+    assert folder is not None
+    return folder
+
+
+def manifests(results: Path) -> dict[str, dict[str, Any]]:
+    """Run folder name (without the campaign) to manifest."""
+    found = [json.loads(path.read_text()) for path in results.glob("short/*/manifest.json")]
+    return {manifest["run_id"].removeprefix(manifest["campaign"] + "-"): manifest for manifest in found}
+
+
+def gone(mark: str) -> None:
+    wait_until(lambda: not marked(mark), GONE_WITHIN_S, "end of every process of the run")
+
+
+@pytest.mark.parametrize("user_namespace", ["", "1"], ids=["as-is", "user-namespace"])
+def test_two_campaigns_side_by_side(tmp_path: Path, user_namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(USER_NAMESPACE_VARIABLE, user_namespace)
+    mark = new_mark()
+    with roamlab(tmp_path, "-m", "mptcp", mark=mark) as first, roamlab(tmp_path, "-m", "tcp", mark=mark) as second:
+        outputs = [process.communicate(timeout=RUN_TIMEOUT_S) for process in (first, second)]
+        assert [first.returncode, second.returncode] == [0, 0], outputs
+    found = manifests(tmp_path)
+    assert {name: m["state"] for name, m in found.items()} == {
+        "carrier-loss.mptcp.bulk-r0": "complete",
+        "carrier-loss.tcp.bulk-r0": "complete",
+    }
+    for manifest in found.values():
+        folder = tmp_path / "short" / manifest["run_id"]
+        ends = [json.loads((folder / "workload" / f"{role}.json").read_text()) for role in ("sender", "receiver")]
+        assert ends[0]["sha256"] == ends[1]["sha256"]
+        assert all(entry["dropped"] == 0 for entry in manifest["captures"])
+        assert {entry["interface"] for entry in manifest["captures"]} == {"mn-wlan", "mn-lte", "cn-cr1"}
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["survived"] is True, metrics
+        assert metrics["hash_ok"] is True
+        timeline = [json.loads(line) for line in (folder / "timeline.jsonl").read_text().splitlines()]
+        happened = [line["at_s"] for line in timeline if line["phase"] == "event"]
+        assert [round(at_s, 1) for at_s in happened] == [1.5, 2.5]
+    assert not list(tmp_path.glob("short/*.partial"))
+    assert len(list(tmp_path.glob("short/*.html"))) == 2
+    gone(mark)
+
+
+@pytest.mark.parametrize("victim", ["runner", "shell"])
+def test_nothing_is_left_when_the_runner_or_its_shell_is_killed(tmp_path: Path, victim: str) -> None:
+    mark = new_mark()
+    with roamlab(tmp_path, "-m", "tcp", mark=mark, shell=victim == "shell") as process:
+        folder = under_way(tmp_path)
+        process.kill()
+        gone(mark)
+    if victim == "runner":  # nobody could write a manifest: the folder says that the run is unfinished
+        assert folder.is_dir()
+        assert not (folder / "manifest.json").exists()
+        assert not manifests(tmp_path)
+        subprocess.run([ROAMLAB, "clean", "--results", tmp_path], check=True, env=environment(), stdout=subprocess.DEVNULL)
+        assert not folder.exists()
+    else:  # a hang-up: the run wrote down that it was interrupted
+        assert manifests(tmp_path)["carrier-loss.tcp.bulk-r0"]["state"] == "interrupted"
+
+
+def test_interruption_keeps_what_was_finished(tmp_path: Path) -> None:
+    mark = new_mark()
+    with roamlab(tmp_path, "-n", "2", "-j", "1", "-m", "tcp", "--no-report", mark=mark) as process:
+        wait_until(lambda: len(manifests(tmp_path)) == 1, RUN_TIMEOUT_S, "the first run")
+        under_way(tmp_path)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 130, stderr
+        gone(mark)
+    found = manifests(tmp_path)
+    assert found["carrier-loss.tcp.bulk-r0"]["state"] == "complete"
+    assert found["carrier-loss.tcp.bulk-r1"]["state"] == "interrupted"
+    assert "interrupted" in found["carrier-loss.tcp.bulk-r1"]["reason"]
+    campaign = json.loads(next(tmp_path.glob("short/*.json")).read_text())
+    assert campaign["state"] == "interrupted"
+
+
+def _kill_program(mark: str, part: str) -> None:
+    def found() -> list[int]:
+        return [pid for pid, command in marked(mark).items() if part in command and "unshare" not in command]
+
+    for pid in wait_until(found, GONE_WITHIN_S, part):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        pytest.param("agents mptcp-endpoints", "mptcp-endpoints on", id="agent"),
+        pytest.param("experiments.peers.bulk serve", "server on cn ended", id="workload"),
+        pytest.param("-i mn-lte", "dumpcap-mn-mn-lte on mn ended", id="capture"),
+        pytest.param("topologies.links.relay", "relay", id="relay"),
+    ],
+)
+def test_a_failing_program_fails_the_run_with_its_name(tmp_path: Path, part: str, reason: str) -> None:
+    mark = new_mark()
+    with roamlab(tmp_path, "-m", "mptcp", "--no-report", mark=mark) as process:
+        under_way(tmp_path)
+        _kill_program(mark, part)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1, stderr
+        gone(mark)
+    manifest = manifests(tmp_path)["carrier-loss.mptcp.bulk-r0"]
+    assert manifest["state"] == "failed"
+    assert reason in manifest["reason"]
+
+
+def _command(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([ROAMLAB, *words], env=environment(), capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "nothing"], ["no experiment 'nothing'", "demo, outage"]),
+        (["run", "outage", "-m", "sctp"], ["no mechanism 'sctp'", "tcp, mptcp, mptcp-backup"]),
+        (["run", "outage", "-s", "flood"], ["no scenario 'flood'", "carrier-loss"]),
+        (["run", "outage", "-w", "mail"], ["no workload 'mail'", "bulk, iperf3, voice, rpc"]),
+        (["run", "demo", "--results", "/proc/nowhere"], ["/proc/nowhere", "cannot be made"]),
+        (["list", "colours"], ["no group 'colours'", "experiments, mechanisms"]),
+        (["calibrate", "warp"], ["no profile 'warp'", "wlan"]),
+        (["shell", "ring"], ["no topology 'ring'", "mobile"]),
+        (["shell", "mobile", "-p", "homes=9"], ["homes = 9"]),
+        (["report", "nothing"], ["no campaign of 'nothing'"]),
+    ],
+)
+def test_bad_input_gets_one_line_with_the_valid_names(words: list[str], expected: list[str]) -> None:
+    done = _command(*words)
+    assert done.returncode != 0
+    lines = done.stderr.strip().splitlines()
+    assert all(part in lines[-1] for part in expected), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _check_doctor(data: dict[str, Any]) -> None:
+    assert data["problem"] is None
+    assert data["features"]["veth"] is None
+
+
+def _check_list(data: dict[str, Any]) -> None:
+    assert "outage" in data["experiments"]
+    assert "mptcp" in data["mechanisms"]
+
+
+@pytest.mark.parametrize(("words", "check"), [(["doctor"], _check_doctor), (["list"], _check_list)])
+def test_json_for_machines(words: list[str], check: Callable[[dict[str, Any]], None]) -> None:
+    done = _command(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    check(json.loads(done.stdout))

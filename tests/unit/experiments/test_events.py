@@ -1,0 +1,61 @@
+"""The timeline: what is accepted, how events expand, and what must be prepared before the run."""
+
+import pytest
+
+from experiments import catalogue, events
+from experiments.errors import RoamlabError
+from experiments.model import Event
+
+
+def test_a_planned_handover_takes_the_old_interface_down_after_the_overlap() -> None:
+    handover = Event(at_s=3.0, kind="planned-handover", target="mn-wlan", parameters={"to": "mn-lte", "overlap_s": 2.0})
+    up = Event(at_s=4.0, kind="interface-up", target="mn-lte")
+    assert [(e.at_s, e.kind, e.target) for e in events.expand((handover, up))] == [
+        (3.0, "planned-handover", "mn-wlan"),
+        (4.0, "interface-up", "mn-lte"),
+        (5.0, "interface-down", "mn-wlan"),
+    ]
+
+
+def test_interfaces_that_appear_are_absent_at_the_start() -> None:
+    timeline = (
+        Event(at_s=9.0, kind="interface-vanishes", target="mn-lte"),
+        Event(at_s=3.0, kind="interface-appears", target="mn-lte"),
+        Event(at_s=3.0, kind="interface-vanishes", target="mn-wlan"),
+        Event(at_s=9.0, kind="interface-appears", target="mn-wlan"),
+    )
+    assert events.absent_at_start(timeline) == ("mn-lte",)
+
+
+def test_moves_are_known_before_the_run() -> None:
+    move = Event(at_s=1.0, kind="reattach", target="mn-wlan", parameters={"to": "ar2/ap1"})
+    assert events.attachments((move,)) == (("mn-wlan", "ar2/ap1"),)
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Event(at_s=0, kind="carrier-lost", target="mn-wlan"), ["'carrier-lost'", "carrier-loss"]),
+        (Event(at_s=0, kind="blackhole-on", target="x", parameters={"way": 1}), ["unknown parameter way", "direction"]),
+        (Event(at_s=0, kind="reattach", target="mn-wlan"), ["parameter to is missing"]),
+        (Event(at_s=0, kind="carrier-loss"), ["target is missing"]),
+    ],
+)
+def test_bad_events_say_what_is_valid(event: Event, words: list[str]) -> None:
+    with pytest.raises(RoamlabError) as error:
+        events.check(event)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_every_experiment_of_the_catalogue_has_valid_events() -> None:
+    experiments = catalogue.load_all()
+    assert {"outage", "demo"} <= set(experiments)
+    for experiment in experiments.values():
+        for scenario in experiment.scenarios:
+            events.expand(scenario.events)
+
+
+def test_every_kind_is_documented_in_one_line() -> None:
+    for kind in events.KINDS.values():
+        assert kind.summary.endswith((".", ":")) or kind.summary
+        assert kind.target in ("interface", "link", "node", "router")
