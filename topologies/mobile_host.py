@@ -20,25 +20,26 @@ STOP_TIMEOUT_S = 5.0
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Text of a TOML file: scalars, lists and inline tables first, then lists of tables. JSON strings are TOML strings."""
+    """Text of a TOML file: scalars, lists and inline tables first, then lists of tables."""
     plain = {key: value for key, value in table.items() if not _is_table_list(value)}
     lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key, value in table.items():
         if key in plain:
             continue
         for row in value:
-            lines += ["", f"[[{key}]]", *(f"{name} = {json.dumps(item)}" for name, item in row.items())]
+            lines += ["", f"[[{key}]]", *(f"{name} = {_toml_value(item)}" for name, item in row.items())]
     return "\n".join(lines) + "\n"
 
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value)
+    # JSON strings are TOML strings but for two things: no surrogate pairs, and DEL must be escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _is_table_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
 
 
 def control_request(path: Path, request: Mapping[str, Any], timeout_s: float = CONTROL_TIMEOUT_S) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class AgentHost(LinuxHost):
             configuration["congestion_control"] = self.congestion_control
         configuration["interface"] = self.interfaces
         path = self.state_dir / "netconf.toml"
-        path.write_text(to_toml(configuration))
+        path.write_text(to_toml(configuration), encoding="utf-8")
         self.control_path.unlink(missing_ok=True)
         self._netconf = self.spawn_agent("netconf", path)
 

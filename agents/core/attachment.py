@@ -14,6 +14,8 @@ from typing import TypeAlias
 SOLICITATION_DELAYS_S = (0.0, 1.0, 3.0, 7.0)
 """Router solicitations after the carrier has returned, until a prefix is heard (RFC 4861 sends three, 4 s apart)."""
 LEASE_GRACE_S = 3.0
+PREFIX_LIMIT = 64
+"""Prefixes that are remembered, whatever is advertised; the kernel itself makes at most 16 addresses."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,8 @@ class Attachment:
             return []
         known = prefix in self._heard
         self._heard[prefix] = True
+        while len(self._heard) > PREFIX_LIMIT:
+            del self._heard[next(iter(self._heard))]
         if known:
             return []
         result: list[Action] = []

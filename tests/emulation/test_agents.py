@@ -200,13 +200,13 @@ def check_mptcp() -> None:
                     "agent": "mn-mptcp-endpoints",
                     "control": str(control),
                     "event_log": str(mn.shared_dir("events") / "mn-mptcp-endpoints.jsonl"),
-                    "limits": [],
+                    "limits": {"subflows": 4, "add_addr_accepted": 2},
                     "interface": [
                         {"name": "mn-wlan", "flags": ["subflow"]},
                         {"name": "mn-lte", "flags": ["subflow", "backup"], "on_carrier_loss": "remove"},
                     ],
                 }
-            ).replace("limits = []", "limits = { subflows = 4, add_addr_accepted = 2 }")
+            )
         )
         agent = mn.spawn_agent("mptcp-endpoints", path)
         wait_until(control.exists, 10.0, "the control socket")

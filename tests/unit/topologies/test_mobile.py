@@ -1,0 +1,122 @@
+"""The topologies as data: nothing is built here."""
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topologies import mobile
+from topologies.access_network import AccessNetwork, access_network, access_networks
+from topologies.links.link import EmulatedLink
+from topologies.plain_link import PlainLink
+from topologies.profiles import PRESETS, LinkProfile
+from topologies.registry import TOPOLOGIES, make
+
+
+def kinds(topo: mobile.MobileTopo) -> dict[str, str]:
+    return {node["name"]: node["kind"] for node in topo.graph()["nodes"]}
+
+
+def test_default() -> None:
+    topo = make("mobile")
+    assert [(path.name, path.interface, path.access_router) for path in topo.paths()] == [
+        ("wlan", "mn-wlan", "ar1"), ("lte", "mn-lte", "ar2"),
+    ]  # fmt: skip
+    assert [path.profile for path in topo.paths()] == [PRESETS["wlan"], PRESETS["lte"]]
+    assert topo.cn_addresses() == {"ipv4": ["10.65.0.2"], "ipv6": ["2001:db8:401::2"]}
+    assert kinds(topo)["mn"] == "mobile-host"
+    assert {"node": "mn", "interface": "mn-wlan"} in topo.capture_points()
+    assert {"node": "cn", "interface": "cn-cr1"} in topo.capture_points()
+    assert "20 Mbit/s" in topo.describe()
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_every_topology_is_consistent(name: str) -> None:
+    topo = make(name)
+    graph = topo.graph()
+    json.dumps({**graph, "paths": [path.to_dict() for path in topo.paths()]})
+    names = {node["name"] for node in graph["nodes"]}
+    assert names == set(topo.nodes())
+    ends = [row[f"{end}_interface"] for row in graph["links"] for end in ("a", "b")]
+    assert len(ends) == len(set(ends)), "interface names are unique"
+    assert len({topo.mac(interface) for interface in ends}) == len(ends), "MACs are unique"
+    for _a, _b, info in topo.links(withInfo=True):
+        emulated = info["node1"] == "mn"
+        assert info["cls"] is (EmulatedLink if emulated else PlainLink)
+        assert ("profile" in info) == emulated
+    for point in topo.attachment_points.values():
+        assert point.router in names
+        assert point.occupied_by is None or point.occupied_by in ends
+        assert (point.port in ends) == (point.occupied_by is not None)
+    for path in topo.paths():
+        assert path.access_router in names
+    interfaces = topo.nodeInfo("mn")["interfaces"]
+    assert [row["name"] for row in interfaces] == [path.interface for path in topo.paths()]
+    assert len({row["table"] for row in interfaces}) == len(interfaces)
+    assert TOPOLOGIES[name].__doc__
+
+
+def test_named_configurations() -> None:
+    assert {"ha1", "ha2", "hr1", "hr2"} <= set(make("several-interfaces").nodes())
+    home = make("multihomed-home")
+    assert [(path.name, path.access_router, path.prefixes) for path in home.paths()] == [("home", "hr1", 2)]
+    assert kinds(home)["isp2"] == "provider"
+    assert home.attachment_points["ar1/ap1"].occupied_by is None
+    assert home.attachment_points["hr1/ap1"].occupied_by == "mn-home"
+    visited = make("multihomed-visited")
+    assert visited.paths()[0].prefixes == 2
+    assert visited.nodeInfo("ar1")["prefixes"][1].ipv4 is not None
+    assert make("multihomed-cn").cn_addresses()["ipv4"] == ["10.65.0.2", "10.66.0.2"]
+
+
+def test_middlebox_is_on_the_path() -> None:
+    topo = make("mobile", {"access": [{"name": "wlan", "middlebox": "nat"}]})
+    assert topo.nodeInfo("mb1")["outside"] == "mb1-core"
+    assert topo.nodeInfo("mb1")["nat"] is True
+    assert not [route for route in topo.plan.routes["core"] if route.destination.startswith("10.1.")]
+
+
+def test_access_networks_may_be_written_in_several_ways() -> None:
+    whole = AccessNetwork("wlan", PRESETS["wlan"])
+    assert access_networks("wlan") == access_networks([whole]) == access_networks([{"name": "wlan"}]) == (whole,)
+    assert access_network("radio:lte:ipv6") == AccessNetwork("radio", PRESETS["lte"], "ipv6")
+    own = access_network({"name": "dsl2", "profile": {"rate_mbit": 3}})
+    assert own.profile == LinkProfile(rate_mbit=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("mobil", {}, "no topology 'mobil': there are mobile, several-interfaces"),
+        ("mobile", {"acces": "wlan"}, "has no parameter 'acces': valid are access, homes"),
+        ("mobile", {"homes": 3}, "homes = 3: must be a number from 0 to 2"),
+        ("mobile", {"homes": "1"}, "homes = '1': must be a number"),
+        ("mobile", {"access": "wlan+wlan"}, "two access networks are called 'wlan'"),
+        ("mobile", {"access": "foo"}, "no such preset"),
+        ("mobile", {"access": "wlan:wlan:both"}, "families = 'both': one of dual, ipv4, ipv6"),
+        ("mobile", {"access": [{"name": "wlan", "mtu": 3}]}, "no field 'mtu': valid are name, profile"),
+        ("mobile", {"access": [{"profile": "wlan"}]}, "without a name"),
+        ("mobile", {"access": [{"name": "w-x", "profile": "wlan"}]}, "letters and digits only"),
+        ("mobile", {"access": [{"name": "wlan", "prefixes": 3}]}, "prefixes = 3: 1 or 2"),
+        ("mobile", {"access": [{"name": "wlan", "aps": 0}]}, "aps = 0: 1 or 2"),
+        ("mobile", {"access": [{"name": "wlan", "middlebox": "x"}]}, "middlebox = 'x'"),
+        ("mobile", {"access": [{"name": "wlan", "middlebox": "nat", "prefixes": 2}]}, "needs prefixes = 1"),
+        ("mobile", {"access": [{"name": "averylongnetwork", "profile": "wlan"}]}, "choose a name of at most"),
+        ("mobile", {"access": []}, "the MN has no interface"),
+        ("mobile", {"at_home": True}, "at_home needs a home network"),
+        ("mobile", {"core": "fast"}, "no such preset"),
+    ],
+)
+def test_mistakes_are_one_line(name: str, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        make(name, params)
+    assert "\n" not in str(raised.value)
+
+
+def test_mininet_finds_the_topologies() -> None:
+    """`mn --custom` executes the file without importing it."""
+    found = runpy.run_path(str(Path(mobile.__file__)))["topos"]
+    assert set(found) == set(TOPOLOGIES)
+    assert found["mobile"](homes=1).homes == 1
