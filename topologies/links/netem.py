@@ -123,9 +123,9 @@ class NetemBackend:
         self._links: dict[int, _NetemLink] = {}
         self._lock = threading.RLock()
 
-    def _tc(self, commands: list[str]) -> None:
+    def _tc(self, commands: list[str], tolerant: bool = False) -> None:
         if commands:
-            run_tc(self._namespace, commands)
+            run_tc(self._namespace, commands, tolerant)
 
     def add_port(self, port: int, outer: str) -> None:
         """Let frames that arrive at an outer end be redirected."""
@@ -136,9 +136,9 @@ class NetemBackend:
         with self._lock:
             for number, link in self._links.items():
                 if port in link.ends:
+                    self._clean(number)
                     a, b = link.ends
                     link.ends = (None if a == port else a, None if b == port else b)
-                    self._rebuild(number)
             with inside(self._namespace):
                 exists = os.path.exists(f"/proc/sys/net/ipv4/conf/p{port}")
             if exists:
@@ -169,31 +169,26 @@ class NetemBackend:
             for number, other in self._links.items():
                 taken = {port for port in other.ends if port is not None} & {a, b}
                 if taken and number != link:
+                    self._clean(number)
                     first, second = other.ends
-                    self._unbuild(number)
                     other.ends = (None if first in taken else first, None if second in taken else second)
-                    self._rebuild(number)
-            self._unbuild(link)
+            self._clean(link)
             self._links[link].ends = (a, b)
-            self._rebuild(link)
+            self._build(link)
 
-    def _unbuild(self, number: int) -> None:
-        """Stop a link that is complete: no redirections, nothing in flight."""
+    def _clean(self, number: int) -> None:
+        """Stop a link: no redirections, nothing in flight. What is not there, or gone with its device, is fine."""
         link = self._links[number]
-        if None in link.ends:
-            return
         self._count(number)
         commands = []
         for direction, way in link.ways.items():
             near, far = link.device(direction, False), link.device(direction, True)
-            if near is not None and not way.blackhole:
-                commands.append(unredirect(near))
-            commands.append(unredirect(self._links[number].ways[BACK if direction == FORWARD else FORWARD].hop))
+            commands += [unredirect(device) for device in (near, way.hop) if device is not None]
             commands += unshape(way.hop, far)
-        self._tc(commands)
+        self._tc(commands, tolerant=True)
         self._tc([command for way in link.ways.values() for command in shape("add", way.hop, None, way.profile)])
 
-    def _rebuild(self, number: int) -> None:
+    def _build(self, number: int) -> None:
         """Put profiles and redirections on a link that has two ends; without them it stays as it is."""
         link = self._links[number]
         if None in link.ends:
@@ -300,21 +295,24 @@ def _refuse_trace(profile: LinkProfile) -> None:
         )
 
 
-def run_tc(namespace: int, commands: list[str]) -> None:
-    """Run tc commands in a namespace. Raises LinkError with the command that failed and tc's own words."""
+def run_tc(namespace: int, commands: list[str], tolerant: bool = False) -> None:
+    """Run tc commands in a namespace. Raises LinkError with the command that failed and tc's own words.
+
+    `tolerant`: go on after a command that fails and raise nothing.
+    """
     program = shutil.which("tc")
     if program is None:
         raise LinkError("tc is not installed (Debian package iproute2)")
     with inside(namespace):
         # A child process starts in the namespace of the thread that forks it.
         done = subprocess.run(
-            [program, "-batch", "-"],
+            [program, *(["-force"] if tolerant else []), "-batch", "-"],
             input="\n".join(commands) + "\n",
             capture_output=True,
             text=True,
             check=False,
         )
-    if done.returncode:
+    if done.returncode and not tolerant:
         words = " ".join(done.stderr.split())
         number = words.rpartition("Command failed -:")[2]
         failed = commands[int(number) - 1] if number.isdigit() and int(number) <= len(commands) else commands[0]
