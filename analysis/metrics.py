@@ -31,16 +31,13 @@ from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_
 from analysis.series import Series, build_series, read_series, write_series
 from analysis.streams import Stream, datagram_arrivals, trace_stream
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 DATAGRAM_SLACK = 2
 """Datagrams that may arrive in the capture while the receiver is closing."""
 IPERF_SLACK_SHARE, IPERF_SLACK_BYTES = 0.01, 65536
 """iperf3 counts at its own interval ends; cookie and last interval may differ."""
 
-UNACKNOWLEDGED_BYTES = 4096
-"""A host may take two segments before it acknowledges them (RFC 9293 section 3.8.6.3): so much of a connection that was
-cut may be in the application's record but not acknowledged in the capture. What was acknowledged may be lost with it."""
 
 def measure(path: Path, refresh: bool = False) -> tuple[Json, Series | None]:
     """Metrics and time series of a run; read back when they were computed by this version, else computed and written.
@@ -190,8 +187,8 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
     stream, figures, packets = _tcp_side(evidence, receiver, sender)
     capture = _from_stream(evidence, stream, complete)
     counted = int(receiver.get("bytes") or 0)
-    seen = stream.total_bytes if stream is not None else 0
-    agree = counted == seen if complete else counted <= seen + UNACKNOWLEDGED_BYTES
+    # A connection that was cut may have delivered what it could not acknowledge, or lost what it had acknowledged.
+    agree = stream is not None and (counted == stream.total_bytes if complete else counted <= stream.arrived_bytes)
     if application.totals.size and int(application.totals[-1]) != counted:
         evidence.problems.append(f"progress.csv ends at {application.totals[-1]} bytes, receiver.json says {counted}")
     agreement = compare_records(evidence, application, capture, stream, agree)

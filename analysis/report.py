@@ -34,6 +34,7 @@ from analysis.rundir import Campaign
 from analysis.topology import topology_figure
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+CONTROL = "congestion_control"
 EMBED_LIMIT_BYTES = 250_000
 """An SVG larger than this is embedded as PNG."""
 
@@ -246,6 +247,13 @@ def _quality(metrics: dict[str, Any]) -> str:
     return ""
 
 
+def _flat(value: Any) -> str:
+    """A value of a manifest in words: {"mn": {"congestion_control": "cubic", ...}} -> "mn cubic"."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_flat(v.get(CONTROL, v) if isinstance(v, dict) else v)}" for k, v in value.items())
+    return str(value)
+
+
 def _about(campaign: Campaign, results: list[Result]) -> list[tuple[str, str]]:
     """Versions, machine, seed and command, from the manifests; differing values are all listed."""
     manifests = [r.run.manifest for r in results if r.run is not None]
@@ -257,7 +265,7 @@ def _about(campaign: Campaign, results: list[Result]) -> list[tuple[str, str]]:
             for name in names:
                 value = value.get(name) if isinstance(value, dict) else None
             if value is not None:
-                found[str(value)] = None
+                found[_flat(value)] = None
         return ", ".join(found)
 
     tool = f"{every('roamlab', 'version')} ({every('roamlab', 'commit') or 'no commit'})"
@@ -276,7 +284,7 @@ def _about(campaign: Campaign, results: list[Result]) -> list[tuple[str, str]]:
         ("kernel", every("kernel")),
         ("machine", every("machine")),
         ("link emulation", every("relay", "backend")),
-        ("congestion control", every("congestion_control")),
+        ("congestion control", every(CONTROL)),
         ("programs", ", ".join(f"{name} {' / '.join(versions)}" for name, versions in programs.items())),
     ]
     return [(name, value) for name, value in rows if value]

@@ -42,15 +42,18 @@ class Stream:
     """One direction of one connection as one node saw it.
 
     `time_ns`, `delivered_bytes`: moments (capture clock) at which the in-order data stream grew, and how far it then
-    reached. `packets`: time_ns, device, payload_bytes, subflow of every segment with payload, repetitions included.
-    `repeated_bytes` counts payload bytes beyond the first copy of each data byte, `reinjected_bytes` those of them that
-    went over another subflow. `subflows`: one row per flow.
+    reached, by what the receiver acknowledged. `arrived_bytes`: how far it reached with all that was on the wire: a host
+    that lost its route may still take data that it cannot acknowledge any more. `packets`: time_ns, device,
+    payload_bytes, subflow of every segment with payload, repetitions included. `repeated_bytes` counts payload bytes
+    beyond the first copy of each data byte, `reinjected_bytes` those of them that went over another subflow.
+    `subflows`: one row per flow.
     """
 
     transport: str
     notes: tuple[str, ...]
     time_ns: Int64s
     delivered_bytes: Int64s
+    arrived_bytes: int
     packets: pd.DataFrame
     payload_bytes: int
     repeated_bytes: int
@@ -295,12 +298,15 @@ def _merge_parts(
     data = union_bytes(np.concatenate([p.begin for p in pieces]), np.concatenate([p.end for p in pieces]))
     lost_place = sum(piece.unmapped_bytes for piece in pieces)
     payload = int(every["payload_bytes"].sum())
-    time_ns, delivered_bytes = _delivered([_arrivals(*pair) for pair in zip(parts, pieces, strict=True)], acknowledged)
+    arrivals = [_arrivals(*pair) for pair in zip(parts, pieces, strict=True)]
+    time_ns, delivered_bytes = _delivered(arrivals, acknowledged)
+    _, anything = _delivered([replace(a, accepted=np.ones(a.begin.size, np.bool_)) for a in arrivals], 0)
     return Stream(
         transport="",
         notes=(),
         time_ns=time_ns,
         delivered_bytes=delivered_bytes,
+        arrived_bytes=int(anything[-1]) if anything.size else 0,
         packets=every,
         payload_bytes=payload,
         repeated_bytes=payload - data - lost_place,

@@ -127,6 +127,21 @@ def test_dead_connection(tmp_path):
     assert m["gap_at_least_ms"] == pytest.approx(30000, abs=10)
 
 
+def test_data_taken_but_not_acknowledged_before_the_end_is_no_disagreement(tmp_path):
+    """Routes went first, then the address: for some ms the host took segments and could not answer them."""
+    scene = dying_scene()
+    wlan = Subflow("mn-wlan", 40000)
+    position = sum(size for _, _, size in scene.arrivals)
+    for index in range(7):
+        offset = position + index * syn.SEGMENT
+        frame = syn.tcp(syn.CN, 5001, "10.1.0.100", 40000, wlan.server_isn + 1 + offset, 1, syn.ACK, syn.SEGMENT)
+        scene.down(wlan, 5.001 + index / 1000, frame)
+        scene.arrivals.append((5.001 + index / 1000, offset, syn.SEGMENT))
+    m = run_metrics(tmp_path, scene, mechanism="tcp", transport="tcp", duration_s=40.0, complete=False)
+    assert (m["judged"], m["verdict"]) == (True, "broken"), m["why_not"]
+    assert m["agreement"]["total_application"] == m["agreement"]["total_capture"] + 7 * syn.SEGMENT
+
+
 def test_two_events(tmp_path):
     m = run_metrics(tmp_path, handover_scene(3.5, mptcp=False), OUTAGE, "tcp", "tcp")
     assert m["judged"]
