@@ -147,7 +147,10 @@ class AgentHost(LinuxHost):
             process.wait()
 
     def netconf(self, cmd: str, **fields: Any) -> dict[str, Any]:
-        """One command to the agent: "status", "release", "acquire", "prefer" (the last three with interface=...)."""
+        """One command to the agent: "status", "release", "acquire", "prefer" (the last three with interface=...).
+
+        release with other=True: the automatic IPv6 address after the next acquire differs. Raises NodeError, OSError.
+        """
         return control_request(self.control_path, {"cmd": cmd, **fields})
 
     # -- waiting ------------------------------------------------------------------------------------------------------

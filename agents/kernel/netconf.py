@@ -24,6 +24,8 @@ from agents.kernel.solicitation import solicit
 ANNOUNCED_METRIC_BASE = 30_000
 """Metric of the kernel's own announced default routes: ours, with the interface's metric, come first."""
 CLIENT_RESTART_S = 1.0
+STABLE_SECRET_BASE = 0x726F_616D_6C61_6200_0000_0000_0000_0000
+"""Secrets for other IPv6 addresses count from here: the same in every run."""
 RECONCILE_ROUNDS = 8
 """Comparisons in a row before others get a turn."""
 # What a change meets when the kernel has meanwhile done it itself.
@@ -101,6 +103,8 @@ class _State:
     index: int = 0
     """0: absent"""
     carrier_changes: int = 0
+    identity: int = 0
+    """How often other automatic addresses were asked for."""
     restart_at_s: dict[int, float] = field(default_factory=dict)
 
 
@@ -407,10 +411,17 @@ class Netconf(Reconciler):
         return self.states[name]
 
     async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
-        state = self._named(request)
+        state, other = self._named(request), request.get("other", False)
+        if not isinstance(other, bool):
+            raise CommandError('"other" must be true or false')
         async with self.lock:
-            self.log.write("release", interface=state.config.name)
+            self.log.write("release", interface=state.config.name, other=other)
             await self._perform(state, state.attachment.release())
+            if other:
+                # Automatic IPv6 addresses come from this number from now on (RFC 7217), not from the MAC.
+                state.identity += 1
+                name = f"net/ipv6/conf/{state.config.name}/stable_secret"
+                self.kernel.set_sysctl(name, str(ip_address(STABLE_SECRET_BASE + state.identity)))
             await self.step()
             return self._interface_status(state)
 

@@ -63,6 +63,20 @@ def built(topology: str, params: dict[str, Any] | None = None, start_agents: boo
     finally:
         net.stop()
         wire().close()
+    # Nodes take their programs with them.
+    left = [text for text in map(command_line, Path("/proc").iterdir()) if any(word in text for word in PROGRAMS)]
+    assert not left, left
+
+
+PROGRAMS = ("dnsmasq", "udhcpc", "-m agents", "mininet:")
+
+
+def command_line(process: Path) -> str:
+    """Command line of a process; "" when it is none, or gone."""
+    try:
+        return (process / "cmdline").read_text().replace("\0", " ") if process.name.isdecimal() else ""
+    except OSError:
+        return ""
 
 
 def addresses_of(net: Any, interface: str, node: str = "mn") -> list[str]:
