@@ -77,7 +77,7 @@ def write_report(
         labels=labels | dict(campaign.scenarios),
         gaps=gaps,
         sections=sections,
-        runs=[_run_row(result, out.parent) for result in results],
+        runs=[_run_row(result, out.parent) for result in _in_order(campaign, results)],
         about=_about(campaign, results),
         limits={
             "recovery_s": RECOVERY_LIMIT_S,
@@ -200,6 +200,20 @@ def _cited(claims: list[Claim]) -> list[Reference | str]:
     known = load_references()
     keys = dict.fromkeys(claim.source_key for claim in claims if claim.source_key)
     return [known.get(key, key) for key in keys]
+
+
+def _in_order(campaign: Campaign, results: list[Result]) -> list[Result]:
+    """Runs as the matrix has them: by scenario, mechanism, repetition; those without a folder last."""
+    scenarios = [name for name, _ in campaign.scenarios]
+    mechanisms = [name for name, _ in campaign.mechanisms]
+
+    def place(result: Result) -> tuple[int, int, int]:
+        if result.run is None or result.run.scenario not in scenarios or result.run.mechanism not in mechanisms:
+            return len(scenarios), 0, 0
+        run = result.run
+        return scenarios.index(run.scenario), mechanisms.index(run.mechanism), run.repetition
+
+    return sorted(results, key=place)
 
 
 RAW_FILES = ("manifest.json", "timeline.jsonl", "metrics.json")

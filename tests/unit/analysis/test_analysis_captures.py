@@ -160,6 +160,27 @@ def test_packets_of_no_interest_are_counted(tmp_path):
     assert (capture.packets, capture.undecoded, len(capture.frame)) == (3, 2, 1)
 
 
+def test_impossible_headers_are_not_decoded(tmp_path):
+    writer = syn.Pcapng()
+    short_header = bytearray(syn.tcp(A, 1, B, 2, 3, 4, syn.ACK, 10))
+    short_header[14 + 20 + 12] = 4 << 4  # 16 bytes of TCP header
+    longer_than_packet = bytearray(syn.tcp(A, 1, B, 2, 3, 4, syn.ACK, 10))
+    longer_than_packet[14 + 20 + 12] = 15 << 4
+    for index, frame in enumerate((short_header, longer_than_packet)):
+        writer.add(index, bytes(frame))
+    assert read_capture(store(tmp_path, writer.bytes())).undecoded == 2
+
+
+@pytest.mark.parametrize("missing", [1, 2, 6, 14])
+def test_dss_shorter_than_its_flags_demand_is_ignored(tmp_path, missing):
+    whole = syn.dss(7, 1, 1400, dack=1)
+    option = whole[:1] + bytes([len(whole) - missing]) + whole[2 : len(whole) - missing]
+    writer = syn.Pcapng()
+    writer.add(0, syn.tcp(A, 1, B, 2, 1, 2, syn.ACK, 1400, option))
+    row = read_capture(store(tmp_path, writer.bytes())).frame.iloc[0]
+    assert (row["dsn_bytes"], row["dack_bytes"], row["map_bytes"]) == (0, 0, 0)
+
+
 def test_scapy_writes_what_we_read(tmp_path):
     from scapy.layers.inet import IP, TCP
     from scapy.layers.l2 import Ether
