@@ -277,6 +277,15 @@ def check_mptcp() -> None:
             ask("prio", interface="mn-lte", priority="high")
 
         check_join(net, topo, ask)
+
+        # An address whose packets would leave elsewhere has no endpoint: its only join would fail.
+        mn.stop_netconf()
+        mn.run(["ip", "addr", "add", "10.77.0.1/32", "dev", "mn-lte"])
+        mn.run(["ip", "addr", "add", "10.77.0.2/32", "dev", "mn-wlan"])
+        wait_until(lambda: "10.77.0.2" in endpoints("mn-wlan"), 5.0, "an endpoint for the address with a path")
+        assert "10.77.0.1" not in endpoints("mn-lte")
+        mn.run(["ip", "rule", "add", "from", "10.77.0.1", "lookup", "102"])
+        wait_until(lambda: "10.77.0.1" in endpoints("mn-lte"), 5.0, "the endpoint comes with the path")
         agent.terminate()
         agent.wait(5)
         assert agent.returncode == 0

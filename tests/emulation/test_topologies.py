@@ -234,6 +234,10 @@ def check_providers(net: Any, topo: Any) -> None:
         assert sent(net, own, f"{own}-core") - before[own] >= 5
         assert sent(net, own, f"{own}-{path.access_router}") - back[own] >= 5
         assert sent(net, other, f"{other}-core") - before[other] <= 3
+        # What the router is connected to itself is not a question of the source.
+        near = topo.plan.link_between(path.access_router, other).address_of(other, 6 if ":" in address else 4)
+        good, text = ping(net, address, near)
+        assert good, text
 
 
 def check_families() -> None:
