@@ -6,7 +6,6 @@ are set. A node raises NodeError, naming itself and the command, when the kernel
 
 import ipaddress
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -78,7 +77,7 @@ class LinuxHost(Node):
         self.routes = list(routes)
         self.congestion_control = congestion_control
         self._congestion_how = "kernel"
-        self._own_state_dir: Path | None = None
+        self._own_state_dir: tempfile.TemporaryDirectory[str] | None = None
         super().__init__(name, **params)
         try:
             write_sysctls(self.pid, {**self.extra_sysctls, **BASE_SYSCTLS})
@@ -106,7 +105,7 @@ class LinuxHost(Node):
         """End the node's shell and remove its temporary folder."""
         super().terminate()
         if self._own_state_dir is not None:
-            shutil.rmtree(self._own_state_dir, ignore_errors=True)
+            self._own_state_dir.cleanup()
             self._own_state_dir = None
 
     # -- commands -----------------------------------------------------------------------------------------------------
@@ -152,9 +151,8 @@ class LinuxHost(Node):
             path.mkdir(parents=True, exist_ok=True)
             return path
         if self._own_state_dir is None:
-            folder: str = tempfile.mkdtemp(prefix=f"roamlab-{self.name}-")
-            self._own_state_dir = Path(folder)
-        return self._own_state_dir
+            self._own_state_dir = tempfile.TemporaryDirectory(prefix=f"roamlab-{self.name}-", ignore_cleanup_errors=True)
+        return Path(self._own_state_dir.name)
 
     def shared_dir(self, name: str) -> Path:
         """Folder shared by all nodes ("events", "logs") below ROAMLAB_STATE_DIR, else the node's own."""
