@@ -130,10 +130,12 @@ def _cell_text(cell: Cell) -> str:
 
 def _measured(claim: Claim) -> str:
     """Medians of the parts, one line each."""
+    if claim.same_everywhere:
+        return claim.same_everywhere
     lines = []
     for part in claim.parts:
         head = f"{part.mechanism}, {part.scenario}: " if len(claim.parts) > 1 else ""
-        if claim.metric in ("survived", "hash_ok") and part.spread.count:
+        if claim.yes_or_no and part.spread.count:
             text = f"{sum(part.spread.values):.0f} of {part.spread.count} yes"
         else:
             text = part.spread.median_text(claim.unit) if part.spread.count else ""

@@ -52,9 +52,22 @@ class Claim:
     parts: tuple[Part, ...]
 
     @property
+    def yes_or_no(self) -> bool:
+        """The metric is a yes or a no, and is counted instead of averaged."""
+        return self.metric in ("survived", "hash_ok", "judged")
+
+    @property
+    def same_everywhere(self) -> str:
+        """For a yes-or-no metric with the same answer in all runs of all parts: that answer in words, else ""."""
+        answers = [value for part in self.parts for value in part.spread.values]
+        if not self.yes_or_no or len(set(answers)) != 1 or any(part.reason for part in self.parts):
+            return ""
+        return f"{'yes' if answers[0] else 'no'} in {len(answers)} of {len(answers)} runs"
+
+    @property
     def bound_text(self) -> str:
         """The bound in words a table can show."""
-        if self.metric in ("survived", "hash_ok"):
+        if self.yes_or_no:
             return f"{self.metric.replace('_', ' ')}: {'yes' if self.value else 'no'} ({self.aggregate})"
         sign = {"<=": "≤", ">=": "≥", "==": "="}[self.op]
         return f"{self.aggregate} {self.metric} {sign} {self.value:g} {self.unit}".strip()

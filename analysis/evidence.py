@@ -134,9 +134,17 @@ def check_span(evidence: Evidence, record: Record) -> None:
 
 
 def compare_records(
-    evidence: Evidence, application: Record | None, capture: Record | None, stream: Stream | None, bytes_agree: bool
+    evidence: Evidence,
+    application: Record | None,
+    capture: Record | None,
+    stream: Stream | None,
+    bytes_agree: bool,
+    counted: int | None = None,
 ) -> Json:
-    """Compare the application's record with the captures; every disagreement becomes a problem of the run."""
+    """Compare the application's record with the captures; every disagreement becomes a problem of the run.
+
+    `application` is None for a program that records no times; `counted` is then what it received in all.
+    """
     events_s, ended_s = evidence.events_s, evidence.ended_s
     problems: list[str] = []
     gaps = [
@@ -146,7 +154,7 @@ def compare_records(
         "gap_application_ms": shown_ms(gaps[0]),
         "gap_capture_ms": shown_ms(gaps[1]),
         "tolerance_ms": None,
-        "total_application": int(application.totals[-1]) if application and application.totals.size else 0,
+        "total_application": int(application.totals[-1]) if application and application.totals.size else counted or 0,
         "total_capture": int(capture.totals[-1]) if capture and capture.totals.size else 0,
         "transport_declared": evidence.run.transport,
         "transport_seen": stream.transport if stream is not None else None,

@@ -241,7 +241,7 @@ def cumulative_figure(curves: Sequence[tuple[str, Series]], title: str) -> Figur
             )  # fmt: skip
         if curves:
             _title(axes, title, _mark_events(axes, curves[0][1], end_s, 7.3))
-            axes.legend(loc="upper left")
+            axes.legend(loc="upper left", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9)
             axes.set_xlim(min(s.start_s for _, s in curves), end_s)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("time (s)")

@@ -145,7 +145,7 @@ def _tcp_side(evidence: Evidence, receiver: Json | None, sender: Json | None) ->
     receiving, sending = sides(evidence.run)
     arrived = _trace(evidence, receiving, receiver, towards=True)
     sent = _trace(evidence, sending, sender, towards=False)
-    if arrived is not None:
+    if arrived is not None and not arrived.transport == evidence.run.transport == "tcp":  # TCP offers no MP_CAPABLE
         evidence.notes += arrived.notes
     at_mobile = arrived if receiving == MOBILE else sent
     packets = at_mobile.packets if at_mobile is not None else pd.DataFrame()
@@ -224,9 +224,8 @@ def _iperf3(evidence: Evidence) -> tuple[Json, Series | None]:
     capture = _from_stream(evidence, stream, complete)
     seen = stream.total_bytes if stream is not None else 0
     agree = abs(seen - counted) <= max(IPERF_SLACK_BYTES, IPERF_SLACK_SHARE * seen) or not complete
-    totals = np.array([counted], np.int64)
-    agreement = compare_records(evidence, None, capture, stream, agree) | {"total_application": counted}
-    record = capture or Record(np.zeros(0), totals[:0], complete)
+    agreement = compare_records(evidence, None, capture, stream, agree, counted)
+    record = capture or Record(np.zeros(0), np.zeros(0, np.int64), complete)
     check_span(evidence, record)
     gap = longest_gap(record.times_s, evidence.events_s, complete, evidence.ended_s)
     rates = phase_rates(record.times_s, record.totals, evidence.events_s, complete, evidence.ended_s)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.metrics import measure
-from analysis.rundir import Campaign, InputError, Json, Run, load_run
+from analysis.rundir import Campaign, Json, Run, load_run
 from analysis.series import Series
 
 PARALLEL_FROM = 4
@@ -184,11 +184,3 @@ def _cell(mechanism: str, scenario: str, results: list[Result]) -> Cell:
     if judged and len(judged) < len(results):
         reasons = (f"{len(results) - len(judged)} of {len(results)} not judged", *reasons)
     return Cell(mechanism, scenario, verdict, gap_spread(judged), survived, len(judged), reasons, tuple(results))
-
-
-def values_of(results: Iterable[Result], read: Callable[[Json], float | None]) -> list[float]:
-    """Values of judged runs that have one."""
-    return [value for r in results if r.judged and (value := read(r.metrics)) is not None]
-
-
-__all__ = ["Cell", "InputError", "Result", "Spread", "build_matrix", "gap_spread", "load_results", "seconds_text"]

@@ -78,6 +78,14 @@ def test_survived_is_a_yes_or_no(campaign):
         assert claim.verdict == expected
 
 
+def test_the_same_answer_everywhere_is_said_once(campaign):
+    both = {"metric": "survived", "op": "==", "value": True, "unit": "", "aggregate": "all", "mechanisms": ["mptcp", "tcp"]}
+    assert verdict(campaign, [result(), result("tcp")], **both).same_everywhere == "yes in 2 of 2 runs"
+    assert not verdict(campaign, [result(), result("tcp", survived=False)], **both).same_everywhere
+    assert not verdict(campaign, [result(), unjudged(mechanism="tcp")], **both).same_everywhere
+    assert not verdict(campaign, [result(), result("tcp")]).same_everywhere
+
+
 def test_dotted_metrics(campaign):
     results = [result(bytes_per_path={"lte": 0})]
     assert verdict(campaign, results, metric="bytes_per_path.lte", value=0, unit="", aggregate="max").verdict == "holds"

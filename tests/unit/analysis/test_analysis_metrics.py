@@ -342,6 +342,11 @@ def test_iperf3(tmp_path):
     assert m["gap_ms"] == pytest.approx(400, abs=1)
 
 
+def test_iperf3_must_have_received_what_the_captures_show(tmp_path):
+    m = iperf_run(tmp_path, handover_scene(0.4), {"start": {}, "end": {"sum_received": {"bytes": 1000}}})
+    assert m["why_not"].startswith("the application counted 1000, the captures 5701250")
+
+
 def test_iperf3_with_an_error(tmp_path):
     m = iperf_run(tmp_path, handover_scene(0.4), {"start": {}, "end": {}, "error": "control socket has closed"})
     assert (m["survived"], m["error"]) == (False, "control socket has closed")
