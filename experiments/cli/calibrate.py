@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from experiments import capsule
 from experiments.cli.terminal import console, print_json, table
 from experiments.errors import RoamlabError
+from experiments.features import describe_machine
 from topologies.profiles import PRESETS
 
 
@@ -19,8 +21,11 @@ from topologies.profiles import PRESETS
 @click.option("--loss", is_flag=True, help="Random and burst loss over 100,000 packets each.")
 @click.option("--quick", is_flag=True, help="Shorter measurements with wider statistics.")
 @click.option("--all", "everything", is_flag=True, help="Every preset, the sweep and the loss profiles.")
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the tables to this file.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def calibrate(presets: tuple[str, ...], *, sweep: bool, loss: bool, quick: bool, everything: bool, as_json: bool) -> int:
+def calibrate(
+    presets: tuple[str, ...], *, sweep: bool, loss: bool, quick: bool, everything: bool, markdown: Path | None, as_json: bool
+) -> int:
     """Measure both directions of a link of each preset (default: all) and print the error.
 
     Rate, one-way delay and loss come from packet timestamps at both ends, not from the emulation's own record.
@@ -39,6 +44,9 @@ def calibrate(presets: tuple[str, ...], *, sweep: bool, loss: bool, quick: bool,
     else:
         for result in results:
             _show(result)
+    if markdown is not None:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(_markdown(results))
     missed = [row for result in results for row in result["rows"] if not row["ok"]]
     if not as_json:
         count = sum(len(result["rows"]) for result in results)
@@ -70,14 +78,37 @@ def _measure(argv: list[str], *, quiet: bool) -> list[dict[str, Any]]:
     return results
 
 
-def _show(result: dict[str, Any]) -> None:
+def _markdown(results: list[dict[str, Any]]) -> str:
+    """The same tables as a page, with the command that makes it and the machine that it is about."""
+    machine = describe_machine()
+    lines = [
+        "# Calibration of the link emulation",
+        "",
+        f"Made by `roamlab {' '.join(sys.argv[1:])}` on Linux {machine['kernel']}, {machine['machine']}.",
+        "Measured from packet timestamps at both ends. `asked` is the profile, or for TCP goodput the ideal: the share of the",
+        "rate that is left after all headers; rates count Ethernet frames without their check sequence.",
+    ]
+    for result in results:
+        lines += ["", f"## {result['profile']}: {result['label']}", ""]
+        lines += ["| quantity | direction | asked | measured | unit | error | target | |", "|---|---|--:|--:|---|--:|--:|---|"]
+        lines += ["| " + " | ".join(row) + " |" for row in _rows(result, plain=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(result: dict[str, Any], *, plain: bool = False) -> list[list[str]]:
     rows = []
     for row in result["rows"]:
-        mark = "[green]ok[/]" if row["ok"] else "[red]missed[/]"
+        mark = "ok" if row["ok"] else "missed"
+        if not plain:
+            mark = f"[{'green' if row['ok'] else 'red'}]{mark}[/]"
         target = "" if row["target"] is None else f"± {row['target']:g}"
         rows.append(
             [row["quantity"], row["direction"], f"{row['asked']:.6g}", f"{row['measured']:.6g}", row["unit"],
              f"{row['error']:+.4g}", target, "" if row["target"] is None else mark]
         )  # fmt: skip
+    return rows
+
+
+def _show(result: dict[str, Any]) -> None:
     columns = ["quantity", "direction", "asked", "measured", "unit", "error", "target", ""]
-    table(f"{result['profile']}: {result['label']} ({result['backend']})", columns, rows)
+    table(f"{result['profile']}: {result['label']} ({result['backend']})", columns, _rows(result))
