@@ -86,6 +86,9 @@ class UserspaceBackend:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
+                # A session of its own: with autogroup scheduling the relay then competes as one of few groups for the CPU,
+                # not as one of many processes of the run; and Ctrl-C in a terminal does not reach it first.
+                start_new_session=True,
             )
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from topologies.links import netem
 from topologies.links.backend import Backend
-from topologies.links.interfaces import add_pair, delete_interface, mac_of, set_up
+from topologies.links.interfaces import add_pair, delete_interface, mac_of, set_up, wait_carrier
 from topologies.links.netem import NetemBackend
 from topologies.links.netns import LinkError, inside, namespace_of, new_namespace
 from topologies.links.userspace import UserspaceBackend
@@ -83,6 +83,11 @@ class Port:
             raise LinkError(f"{self.node.name}: {self.name} is not present: it has no carrier to set")
         with inside(self._namespace):
             set_up(self.outer, up)
+        node = namespace_of(self.node.pid)
+        try:
+            wait_carrier(node, self.name, up)
+        finally:
+            os.close(node)
 
     def __repr__(self) -> str:
         return f"<Port {self.node.name}:{self.name}>"
