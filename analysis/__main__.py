@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.claims import Claim, evaluate_claims
+from analysis.claims import Claim, Part, evaluate_claims
 from analysis.metrics import measure
 from analysis.report import summary_sentence, write_report
 from analysis.results import Cell, Result, build_matrix, load_results
@@ -27,6 +28,9 @@ COLOURS = {
     "survived": "green", "holds": "green", "broken": "red", "fails": "red", "failed": "red", "mixed": "yellow",
     "not judged": "yellow", "interrupted": "yellow", "unsupported": "dim", "no run": "dim",
 }  # fmt: skip
+_NO_BREAK = "\u00a0"
+_PARTS_SHOWN = 3
+"""Of more cells than this the terminal names the smallest and the largest; the report has all."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,57 +94,61 @@ def exit_code(results: list[Result], claims: list[Claim]) -> int:
     return int(failed or any(claim.verdict not in ("holds", "unsupported") for claim in claims))
 
 
-def _print(
-    campaign: Campaign, matrix: list[list[Cell]], claims: list[Claim], results: list[Result], target: Path
-) -> None:
-    console = Console()
-    table = Table(title=campaign.title, show_lines=True)
-    table.add_column("mechanism")
+def _print(campaign: Campaign, matrix: list[list[Cell]], claims: list[Claim], results: list[Result], target: Path) -> None:
+    console = Console(highlight=False)
+    table = Table(title=escape(campaign.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("")
     for _, label in campaign.scenarios:
-        table.add_column(escape(label))
+        table.add_column(escape(label), overflow="fold", vertical="bottom")
     for (_, label), row in zip(campaign.mechanisms, matrix, strict=True):
         table.add_row(escape(label), *(_cell_text(cell) for cell in row))
     console.print(table)
-    if claims:
-        listing = Table(title="claims", show_lines=True, expand=True)
-        listing.add_column("verdict", no_wrap=True)
-        for name, ratio in (("claim", 4), ("measured", 5), ("bound", 3), ("published", 2)):
-            listing.add_column(name, ratio=ratio)
-        for claim in claims:
-            colour = COLOURS[claim.verdict]
-            listing.add_row(
-                f"[{colour}]{claim.verdict}[/]", escape(claim.text), escape(_measured(claim)),
-                escape(claim.bound_text), escape(claim.published or ""),
-            )  # fmt: skip
-        console.print(listing)
+    console.print("[dim]✓ survived, ✗ broken; the figure is the handover gap, the longest time without new bytes.[/]\n")
+    listing = Table.grid(padding=(0, 2, 0, 0))
+    for claim in claims:
+        listing.add_row(f"[{COLOURS[claim.verdict]}]{claim.verdict}[/]", escape(claim.text))
+        for line in _measured(claim):
+            listing.add_row("", f"[dim]{escape(line)}[/]")
+    console.print(listing)
+    console.print()
     console.print(escape(summary_sentence(results, claims)))
     print(target)
 
 
 def _cell_text(cell: Cell) -> str:
-    colour = COLOURS[cell.verdict]
-    lines = [f"[{colour}]{escape(f'{cell.symbol} {cell.word}')}[/]"]
-    if cell.spread.count:
-        spread = cell.spread.range_text("ms")
-        lines.append(escape(cell.spread.median_text("ms")) + (f" [dim]({escape(spread)})[/]" if spread else ""))
-    if cell.detail:
-        lines.append(f"[dim]{escape(cell.detail)}[/]")
-    return "\n".join(lines)
+    colour = "yellow" if cell.broke else COLOURS[cell.verdict]
+    if not cell.spread.count:
+        return f"[{colour}]{escape(f'{cell.symbol} {cell.word}')}[/]"
+    words = cell.symbol if cell.verdict in ("survived", "broken") else f"{cell.symbol} {cell.word}"
+    spread = cell.spread.range_text("ms")
+    median = cell.spread.median_text("ms").replace(" ", _NO_BREAK)
+    return f"[{colour}]{words}{_NO_BREAK}{escape(median)}[/]" + (f"\n[dim]{escape(spread)}[/]" if spread else "")
 
 
-def _measured(claim: Claim) -> str:
-    """Medians of the parts, one line each."""
-    if claim.same_everywhere:
-        return claim.same_everywhere
+def _measured(claim: Claim) -> list[str]:
+    """What was measured, in a line or two; then every part that has no verdict, with its reason."""
     lines = []
+    counted = [part for part in claim.parts if part.spread.count]
+    if claim.same_everywhere:
+        lines.append(f"{claim.same_everywhere} (asked: {claim.bound_text})")
+    elif counted:
+        medians = [f"{part.spread.median_text(claim.unit)} ({_place(part)})" for part in counted]
+        if claim.yes_or_no:
+            medians = [f"{sum(part.spread.values):.0f} of {part.spread.count} yes ({_place(part)})" for part in counted]
+        if len(medians) > _PARTS_SHOWN and not any(part.spread.open_ends for part in counted):
+            ordered = sorted(counted, key=lambda part: statistics.median(part.spread.values))
+            ends = [f"{part.spread.median_text(claim.unit)} ({_place(part)})" for part in (ordered[0], ordered[-1])]
+            medians = [f"{len(counted)} medians from {ends[0]} to {ends[1]}"]
+        lines.append(f"{', '.join(medians)}; asked: {claim.bound_text}")
+    silent: dict[str, list[str]] = {}
     for part in claim.parts:
-        head = f"{part.mechanism}, {part.scenario}: " if len(claim.parts) > 1 else ""
-        if claim.yes_or_no and part.spread.count:
-            text = f"{sum(part.spread.values):.0f} of {part.spread.count} yes"
-        else:
-            text = part.spread.median_text(claim.unit) if part.spread.count else ""
-        lines.append(head + " ".join(filter(None, (text, part.reason))))
-    return "\n".join(lines)
+        if part.reason:
+            silent.setdefault(part.reason, []).append(_place(part))
+    return lines + [f"{'; '.join(places)}: {reason}" for reason, places in silent.items()]
+
+
+def _place(part: Part) -> str:
+    return f"{part.mechanism}, {part.scenario}"
 
 
 def _document(

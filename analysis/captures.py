@@ -117,9 +117,7 @@ def read_capture(path: Path) -> Capture:
         raise CaptureError(f"{path}: byte 0: neither pcapng nor pcap: was the capture started?")
     frame, packets = _decode(records)
     dropped = sum(records.dropped.values()) if records.dropped else None
-    return Capture(
-        path, frame, tuple(records.interfaces), dropped, records.damage, packets, packets - len(frame)
-    )
+    return Capture(path, frame, tuple(records.interfaces), dropped, records.damage, packets, packets - len(frame))
 
 
 # --- where the packets are ---------------------------------------------------------------------------------------

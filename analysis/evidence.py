@@ -18,7 +18,9 @@ from analysis.rundir import Json, Run
 from analysis.streams import Stream
 
 RELAY_LATE_LIMIT_US = 1000.0
-"""A link relay whose 99th percentile of lateness exceeds this distorted the delays it emulates."""
+RELAY_LATE_SHARE = 0.25
+"""A link relay distorted what it emulates when the 99th percentile of its lateness exceeds this share of the shortest path's
+one-way delay, and the limit above. It counts as a defect of the run, not as a property of the network."""
 CLOCK_SPREAD_LIMIT_MS = 5.0
 """Captures carry wall-clock times, applications monotonic ones; a larger drift would falsify their comparison."""
 MOBILE, CORRESPONDENT = "mn", "cn"
@@ -90,14 +92,21 @@ def gather(run: Run) -> Evidence:
     if lossy:
         problems.append(f"captures lost packets ({', '.join(lossy)})")
     late_us = relay_late_us(run)
-    if late_us is not None and late_us > RELAY_LATE_LIMIT_US:
-        problems.append(f"link relay was late: p99 {late_us:.0f} us, limit {RELAY_LATE_LIMIT_US:.0f} us")
+    limit_us = relay_late_limit_us(run)
+    if late_us is not None and late_us > limit_us:
+        problems.append(f"link relay was late: p99 {late_us:.0f} us, limit {limit_us:.0f} us")
     if run.clock_spread_ms > CLOCK_SPREAD_LIMIT_MS:
         problems.append(f"the wall clock moved by {run.clock_spread_ms:.1f} ms against the monotonic clock")
     if len(run.events) < run.planned_events:
         problems.append(f"timeline.jsonl: {len(run.events)} of {run.planned_events} planned events were performed")
     ended_s = (run.ended_mono_ns - run.t0_mono_ns) / 1e9
     return Evidence(run, taps, problems, notes, [event.at_s for event in run.events], ended_s)
+
+
+def relay_late_limit_us(run: Run) -> float:
+    """What the relay may be late without distorting the run's paths."""
+    shortest_ms = min((path.delay_ms for path in run.paths if path.delay_ms is not None), default=0.0)
+    return max(RELAY_LATE_LIMIT_US, RELAY_LATE_SHARE * shortest_ms * 1000)
 
 
 def relay_late_us(run: Run) -> float | None:
@@ -147,9 +156,7 @@ def compare_records(
     """
     events_s, ended_s = evidence.events_s, evidence.ended_s
     problems: list[str] = []
-    gaps = [
-        longest_gap(r.times_s, events_s, r.complete, ended_s) if r is not None else None for r in (application, capture)
-    ]
+    gaps = [longest_gap(r.times_s, events_s, r.complete, ended_s) if r is not None else None for r in (application, capture)]
     out: Json = {
         "gap_application_ms": shown_ms(gaps[0]),
         "gap_capture_ms": shown_ms(gaps[1]),

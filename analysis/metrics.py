@@ -200,9 +200,7 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
         "survived": hash_ok and _arrives_after(application.times_s, evidence.events_s),
         "hash_ok": hash_ok,
         **_gap_fields(gap),
-        **_rounded(
-            phase_rates(application.times_s, application.totals, evidence.events_s, complete, evidence.ended_s)
-        ),
+        **_rounded(phase_rates(application.times_s, application.totals, evidence.events_s, complete, evidence.ended_s)),
         "bytes_total": counted,
         **figures,
         "agreement": agreement,

@@ -48,9 +48,7 @@ class Picture:
     width_px: int
 
 
-def write_report(
-    campaign: Campaign, results: list[Result], matrix: list[list[Cell]], claims: list[Claim], out: Path
-) -> Path:
+def write_report(campaign: Campaign, results: list[Result], matrix: list[list[Cell]], claims: list[Claim], out: Path) -> Path:
     """Draw the figures, write them below `<campaign>.figures/` and `<run>/figures/`, and write the report to `out`."""
     labels = dict(campaign.mechanisms)
     folder = campaign.path.with_name(f"{campaign.path.stem}.figures")
@@ -60,32 +58,34 @@ def write_report(
     cells = [cell for row in matrix for cell in row]
     gaps = None
     if any(cell.spread.count for cell in cells):
-        gaps = _keep(
-            gap_figure(cells, labels, dict(campaign.scenarios)), folder / "gaps", "Handover gap of every repetition"
-        )
+        gaps = _keep(gap_figure(cells, labels, dict(campaign.scenarios)), folder / "gaps", "Handover gap of every repetition")
     sections = [_scenario_section(name, label, matrix, labels, folder) for name, label in campaign.scenarios]
     first = next((r for r in results if r.run is not None and r.run.manifest.get("graph")), None)
-    html = _environment().get_template("report.html.j2").render(
-        campaign=campaign,
-        sentence=summary_sentence(results, claims),
-        matrix=list(zip(campaign.mechanisms, matrix, strict=True)),
-        words=WORDS,
-        topology=_topology(first, folder),
-        claims=claims,
-        references=load_references(),
-        cited=_cited(claims),
-        labels=labels | dict(campaign.scenarios),
-        gaps=gaps,
-        sections=sections,
-        runs=[_run_row(result, out.parent) for result in _in_order(campaign, results)],
-        about=_about(campaign, results),
-        limits={
-            "recovery_s": RECOVERY_LIMIT_S,
-            "lead_s": LEAD_S,
-            "tolerance_ms": GAP_TOLERANCE_MS,
-            "tolerance_percent": GAP_TOLERANCE_SHARE * 100,
-            "relay_us": RELAY_LATE_LIMIT_US,
-        },
+    html = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            campaign=campaign,
+            sentence=summary_sentence(results, claims),
+            matrix=list(zip(campaign.mechanisms, matrix, strict=True)),
+            words=WORDS,
+            topology=_topology(first, folder),
+            claims=claims,
+            references=load_references(),
+            cited=_cited(claims),
+            labels=labels | dict(campaign.scenarios),
+            gaps=gaps,
+            sections=sections,
+            runs=[_run_row(result, out.parent) for result in _in_order(campaign, results)],
+            about=_about(campaign, results),
+            limits={
+                "recovery_s": RECOVERY_LIMIT_S,
+                "lead_s": LEAD_S,
+                "tolerance_ms": GAP_TOLERANCE_MS,
+                "tolerance_percent": GAP_TOLERANCE_SHARE * 100,
+                "relay_us": RELAY_LATE_LIMIT_US,
+            },
+        )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, html)
@@ -142,9 +142,7 @@ def representative(results: Iterable[Result]) -> Result | None:
     return sorted(judged, key=gap)[(len(judged) - 1) // 2] if judged else None
 
 
-def _scenario_section(
-    name: str, label: str, matrix: list[list[Cell]], labels: dict[str, str], folder: Path
-) -> dict[str, Any]:
+def _scenario_section(name: str, label: str, matrix: list[list[Cell]], labels: dict[str, str], folder: Path) -> dict[str, Any]:
     """Figures of one scenario with all mechanisms."""
     cells = [cell for row in matrix for cell in row if cell.scenario == name and cell.results]
     chosen = [(labels[cell.mechanism], representative(cell.results)) for cell in cells]
@@ -152,9 +150,7 @@ def _scenario_section(
     curves = [(text, series) for text, series in columns if series is not None and series.times_s]
     pictures = []
     if curves:
-        pictures.append(
-            _keep(side_by_side_figure(columns), folder / f"{name}-goodput", f"Rate per path over time, {label}")
-        )
+        pictures.append(_keep(side_by_side_figure(columns), folder / f"{name}-goodput", f"Rate per path over time, {label}"))
         pictures.append(
             _keep(cumulative_figure(curves, "received by the application"), folder / f"{name}-received",
                   f"Data received over time by mechanism, {label}")

@@ -125,6 +125,11 @@ WORDS = {
 """Symbol and word of every verdict: colour is never the only carrier."""
 
 
+BREAK_MS = 1000.0
+"""From this gap on a survived outage is shown as a break: a second without a response interrupts a person's flow of
+thought (J. Nielsen, Usability Engineering, 1993, section 5.5)."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One field of the matrix: a mechanism in a scenario, over all repetitions."""
@@ -139,6 +144,11 @@ class Cell:
     results: tuple[Result, ...] = field(repr=False)
 
     @property
+    def broke(self) -> bool:
+        """Every repetition survived, but in at least one the application noticed."""
+        return self.verdict == "survived" and max(self.spread.values, default=0.0) >= BREAK_MS
+
+    @property
     def symbol(self) -> str:
         """Sign of the verdict."""
         return WORDS[self.verdict][0]
@@ -148,6 +158,8 @@ class Cell:
         """Verdict, with numbers when repetitions differ."""
         if self.verdict == "mixed":
             return f"survived {self.survived} of {self.judged}"
+        if self.broke:
+            return "survived after a break"
         return WORDS[self.verdict][1]
 
     @property

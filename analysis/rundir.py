@@ -37,6 +37,8 @@ class PathInfo:
 
     name: str
     interface: str
+    delay_ms: float | None
+    """One-way delay of its access link, when the manifest tells."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,11 @@ def load_run(path: Path) -> Run:
 
 def _path(entry: Any, index: int, where: Path) -> PathInfo:
     place = f"{where}: paths[{index}]"
-    return PathInfo(field(entry, "name", str, place), field(entry, "interface", str, place))
+    profile = entry.get("profile")
+    delay_ms = profile.get("delay_ms") if isinstance(profile, dict) else None
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, (int, float)):
+        delay_ms = None
+    return PathInfo(field(entry, "name", str, place), field(entry, "interface", str, place), delay_ms)
 
 
 def _capture(entry: Any, index: int, where: Path) -> CaptureEntry:
@@ -274,8 +280,7 @@ def load_campaign(path: Path) -> Campaign:
     for key in ("mechanisms", "scenarios"):
         entries = field(data, key, list, path)
         named[key] = tuple(
-            (field(e, "name", str, f"{path}: {key}[{i}]"), str(e.get("label") or e["name"]))
-            for i, e in enumerate(entries)
+            (field(e, "name", str, f"{path}: {key}[{i}]"), str(e.get("label") or e["name"])) for i, e in enumerate(entries)
         )
     return Campaign(
         path=path,

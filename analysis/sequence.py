@@ -74,4 +74,3 @@ def frontier(start: Int64s, end: Int64s) -> Int64s:
                 reached = max(reached, heapq.heappop(waiting)[1])
         out.append(reached)
     return np.array(out, np.int64)
-

@@ -272,9 +272,7 @@ def _open_ended(runs: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def _merge_parts(
-    parts: Sequence[Segments], pieces: Sequence[_Pieces], connection: Connection, acknowledged: int
-) -> Stream:
+def _merge_parts(parts: Sequence[Segments], pieces: Sequence[_Pieces], connection: Connection, acknowledged: int) -> Stream:
     """Delivery, repetitions and the table of subflows; `acknowledged` is the receiver's last DATA_ACK."""
     subflows, packets = [], []
     unique = 0

@@ -95,7 +95,7 @@ def _blackhole_off(context: Context, target: str, parameters: Mapping[str, Any])
 def _address_remove(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """The interface loses its addresses; with `another` the next ones will differ."""
     bed = context.bed
-    bed.mn.netconf("release", interface=target)
+    bed.mn.netconf("release", interface=target, other=bool(parameters["another"]))
     if parameters["another"]:
         bed.node(bed.path_of(target).access_router).serve_other_address(bed.topo.mac(target))
 

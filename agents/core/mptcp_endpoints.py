@@ -150,9 +150,7 @@ def diff(desired: Iterable[Endpoint], actual: Iterable[Endpoint], managed: Itera
             present.add(endpoint.key)
             if target.flags != endpoint.flags:
                 changes.append(SetBackup(endpoint, "backup" in target.flags))
-    additions: list[Action] = [
-        Add(endpoint) for key, endpoint in sorted(wanted.items()) if key not in present
-    ]
+    additions: list[Action] = [Add(endpoint) for key, endpoint in sorted(wanted.items()) if key not in present]
     return deletions + changes + additions
 
 

@@ -72,9 +72,7 @@ class PathManager(AsyncMPTCP):
 
     async def set_limits(self, subflows: int, add_addr_accepted: int) -> None:
         """How many extra subflows a connection may have and how many announced addresses it takes."""
-        await self._checked(
-            "limits set", self.limits("set", subflows=subflows, add_addr_accepted=add_addr_accepted)
-        )
+        await self._checked("limits set", self.limits("set", subflows=subflows, add_addr_accepted=add_addr_accepted))
 
     async def show_limits(self) -> dict[str, int]:
         """{"subflows": n, "add_addr_accepted": n}"""

@@ -115,9 +115,7 @@ class Netconf(Reconciler):
         super().__init__(configuration.control, log)
         self.config = configuration
         self.states = {
-            item.name: _State(
-                item, at.Attachment(item.leases if item.ipv4 == "dhcp" else 0, follow_routers=item.ipv6 == "ra")
-            )
+            item.name: _State(item, at.Attachment(item.leases if item.ipv4 == "dhcp" else 0, follow_routers=item.ipv6 == "ra"))
             for item in configuration.interfaces
         }
         self.dhcp = DhcpClients(configuration.state_dir, self.put)
@@ -397,9 +395,7 @@ class Netconf(Reconciler):
             "metric": state.config.metric,
             "released": state.attachment.released,
             "addresses": [item.address for item in self.snapshot.addresses if item.index == state.index],
-            "gateways": sorted(
-                route.gateway for route in routes if route.table == state.config.table and route.gateway
-            ),
+            "gateways": sorted(route.gateway for route in routes if route.table == state.config.table and route.gateway),
             "leases": [vars(lease) for lease in state.attachment.leases],
             "prefixes": state.attachment.prefixes,
         }

@@ -154,9 +154,7 @@ class Scene:
     wide: bool = True
     first_dsn: int = field(default_factory=lambda: idsn(SERVER_KEY) + 1)
     server_key: int = SERVER_KEY
-    records: dict[str, list[tuple[int, bytes]]] = field(
-        default_factory=lambda: {"mn-wlan": [], "mn-lte": [], "cn-eth0": []}
-    )
+    records: dict[str, list[tuple[int, bytes]]] = field(default_factory=lambda: {"mn-wlan": [], "mn-lte": [], "cn-eth0": []})
     arrivals: list[tuple[float, int, int]] = field(default_factory=list)  # s, data position, size
 
     def down(self, flow: Subflow, at_s: float, frame: bytes, arrives=True) -> None:

@@ -408,3 +408,13 @@ def test_bad_files_name_file_and_place(tmp_path, file, text, message):
         evaluate(load_run(path))
     assert message in str(info.value)
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(("late_us", "judged"), [(3749, True), (3751, False)])
+def test_lateness_is_measured_against_the_shortest_delay(tmp_path, late_us, judged):
+    def change(manifest):
+        manifest["relay"]["late_p99_us"] = late_us
+        manifest["paths"][0]["profile"] = {"delay_ms": 15.0}
+        manifest["paths"][1]["profile"] = {"delay_ms": 35.0}
+
+    assert run_metrics(tmp_path, handover_scene(0.4), change=change)["judged"] is judged

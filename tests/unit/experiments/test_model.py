@@ -17,7 +17,14 @@ def experiment(**changes: object) -> Experiment:
     claim = Claim(
         id="c", text="t", metric="gap_ms", bound=Bound(op="<=", value=1.0), mechanisms=("tcp", "mptcp"), scenarios=("storm",)
     )
-    values = {"name": "e", "title": "t", "summary": "s", "scenarios": SCENARIOS, "mechanisms": ("tcp", "mptcp"), "claims": (claim,)}
+    values = {
+        "name": "e",
+        "title": "t",
+        "summary": "s",
+        "scenarios": SCENARIOS,
+        "mechanisms": ("tcp", "mptcp"),
+        "claims": (claim,),
+    }
     return Experiment(**{**values, **changes})  # type: ignore[arg-type]
 
 
