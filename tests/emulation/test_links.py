@@ -5,6 +5,7 @@ No check judges how fast the machine is; `roamlab calibrate` does that.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
@@ -27,6 +28,7 @@ from mininet.node import Node
 from mininet.topo import Topo
 from pyroute2 import IPRoute
 
+from experiments.calibrate import bench, measure_delay, measure_goodput, measure_loss, measure_queue
 from topologies.links import netem
 from topologies.links.checksum import complete
 from topologies.links.interfaces import SIOCETHTOOL
@@ -530,6 +532,27 @@ def check_errors_are_one_clear_line() -> None:
     os.environ["ROAMLAB_LINKS"] = "fast"
     with pytest.raises(LinkError, match="ROAMLAB_LINKS = 'fast': must be netem or userspace"):
         Wire()
+
+
+def check_calibration_finds_what_is_wrong() -> None:
+    profile = LinkProfile(rate_mbit=10, delay_ms=5, loss=0.01)
+    with bench(profile, 1) as test:
+        (good,) = measure_loss(test, "forward", profile, 10_000, 20_000)
+        (bad,) = measure_loss(test, "back", dataclasses.replace(profile, loss=0.03), 10_000, 20_000)
+    assert good["ok"]
+    assert not bad["ok"]
+    certain = dataclasses.replace(profile, loss=0.0)
+    with bench(certain, 1) as test:
+        (queue,) = measure_queue(test, "forward", certain)
+        (larger,) = measure_queue(test, "forward", dataclasses.replace(certain, queue_packets=40))
+        p50, _ = measure_delay(test, "back", dataclasses.replace(certain, delay_ms=2), 500, 0.5)
+        (goodput,) = measure_goodput(test, "back", dataclasses.replace(certain, rate_mbit=11), 1, 1)
+    assert abs(queue["error"]) <= 5
+    assert larger["measured"] == pytest.approx(queue["measured"], abs=5)
+    assert p50["measured"] > 4900
+    assert not p50["ok"]
+    assert 0.5 < goodput["measured"] < 9.7
+    assert not goodput["ok"]
 
 
 def check_tc_moves_frames_where_netem_is_missing() -> None:
