@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from experiments import crash
 from experiments.clock import now_ns, wall_ns
 from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
@@ -204,7 +205,7 @@ def _signal_strength(context: Context, target: str, parameters: Mapping[str, Any
     if rate is None:
         link.set_carrier(False, end=end)
         return "below sensitivity: carrier lost"
-    base = bed.profile_of(target, None)
+    base = bed.path_of(target).profile
     best_mbit = _SENSITIVITY_DBM_TO_MBIT[0][1]
     new = replace(base, rate_mbit=base.rate_mbit * rate / best_mbit if base.rate_mbit else rate)
     link.set_profile(new)
@@ -215,23 +216,14 @@ def _signal_strength(context: Context, target: str, parameters: Mapping[str, Any
 @_kind("node-crash", "node")
 def _node_crash(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """Everything that runs on the node ends without a word on the network."""
-    bed = context.bed
-    interfaces = bed.emulated_interfaces(target)
-    if not interfaces:
-        raise RoamlabError(f"node-crash: {target} has no emulated link to cut, so its kernel would say goodbye")
-    for interface in interfaces:  # first the wires: a killed process would still send FIN or RST
-        bed.link_of(interface).set_blackhole(True)
-    ended = [process.name for process in bed.processes if process.node_name == target and process.running()]
-    bed.crash(target)
+    ended = crash.crash(context.bed, target)
     return f"killed {', '.join(ended) or 'nothing'}"
 
 
 @_kind("node-restart", "node")
 def _node_restart(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
-    """The node is back: its wires carry packets, its agents start again."""
-    started = context.bed.restart(target)
-    for interface in context.bed.emulated_interfaces(target):
-        context.bed.link_of(interface).set_blackhole(False)
+    """The crashed node is back: its services and agents start again; it knows no old connection."""
+    started = crash.restart(context.bed, target)
     return f"started {', '.join(started) or 'nothing'}"
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +44,8 @@ class Testbed:
         self._agents: dict[tuple[str, str], NodeProcess] = {}
         self._sysctls: dict[str, str] = {}
         self._ports: dict[tuple[str, str], Any] = {}
-        self._crashed: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+        self.crashed: dict[str, dict[str, Mapping[str, Any]]] = {}
+        """Crashed nodes and the agents that they had (see `experiments.crash`)."""
         self._agent_configs: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._absent = absent
         self._share_folders()
@@ -99,14 +99,8 @@ class Testbed:
         """1 or 2: which end of its link the interface is."""
         return 1 if self.link_of(interface).intf1.name == interface else 2
 
-    def emulated_interfaces(self, node_name: str) -> list[str]:
-        """Interfaces of a node that are ends of emulated links."""
-        node = self.node(node_name)
-        links = [link for link in self.net.links if isinstance(link, EmulatedLink)]
-        return [i.name for link in links for i in (link.intf1, link.intf2) if i.node is node]
-
     def profile_of(self, interface: str, name: str | None) -> LinkProfile:
-        """The named profile, or without a name the one that the link of `interface` was built with."""
+        """The named profile, or without a name the one that the link of `interface` has now."""
         if name is not None:
             return profile(name)
         return self.link_of(interface).profile or LinkProfile()
@@ -234,6 +228,7 @@ class Testbed:
         common = {"agent": name, "event_log": str(self.directory / "events" / f"{name}.jsonl"),
                   "control": str(self._control_path(node_name, role))}  # fmt: skip
         path.write_text(to_toml({**common, **config}))
+        self._control_path(node_name, role).unlink(missing_ok=True)
         argv = [sys.executable, "-m", "agents", role, "--config", str(path)]
         process = self.spawn(self.node(node_name), argv, name)
         self._agent_configs[node_name, role] = config
@@ -257,28 +252,12 @@ class Testbed:
         except (OSError, NodeError) as error:
             raise RoamlabError(f"agent {role} on {node_name}: {error}") from error
 
-    def crash(self, node_name: str) -> None:
-        """Kill every program of a node at once; its agents are remembered for `restart`."""
-        node = self.node(node_name)
-        for process in self.processes:
-            if process.node_name == node_name:
-                process.end(signal.SIGKILL)
-        self._crashed[node_name] = [(role, self._agent_configs[name, role]) for name, role in self._agents if name == node_name]
-        for role, _ in self._crashed[node_name]:
+    def forget_agents(self, node_name: str) -> dict[str, Mapping[str, Any]]:
+        """The agents of a node that is going to crash, role to configuration; they are no longer watched."""
+        roles = [role for name, role in self._agents if name == node_name]
+        for role in roles:
             del self._agents[node_name, role]
-        if hasattr(node, "stop_services"):
-            node.stop_services()
-
-    def restart(self, node_name: str) -> list[str]:
-        """Start the services and agents of a crashed node again; their names."""
-        node = self.node(node_name)
-        if hasattr(node, "restart_services"):
-            node.restart_services()
-        agents = self._crashed.pop(node_name, [])
-        for role, config in agents:
-            self._control_path(node_name, role).unlink(missing_ok=True)
-            self.start_agent(node_name, role, config)
-        return [role for role, _ in agents]
+        return {role: self._agent_configs[node_name, role] for role in roles}
 
     def check(self) -> None:
         """Raises RoamlabError when an agent has died: nothing measured after that would mean anything."""

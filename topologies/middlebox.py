@@ -46,9 +46,7 @@ class Middlebox(Router):
         self.apply()
         return result
 
-    def apply(
-        self, nat: bool | None = None, firewall: bool | None = None, rules: Sequence[str] | None = None
-    ) -> None:
+    def apply(self, nat: bool | None = None, firewall: bool | None = None, rules: Sequence[str] | None = None) -> None:
         """Replace the rules at run time, all at once; None leaves a setting as it is."""
         if nat is not None:
             self.nat = nat

@@ -203,9 +203,7 @@ class MobileTopo(Topo):
                 )
             self._link("cn", router, mine, theirs, None, f"correspondent network {number}")
 
-    def _connect_router(
-        self, router: str, prefixes: Sequence[PrefixPair], spare: PrefixPair, middlebox: str | None
-    ) -> None:
+    def _connect_router(self, router: str, prefixes: Sequence[PrefixPair], spare: PrefixPair, middlebox: str | None) -> None:
         """Join an access or home router to the core: directly, through a middlebox, or through one provider per prefix."""
         networks = [pair.networks() for pair in prefixes]
         if len(prefixes) == 2:
@@ -270,18 +268,14 @@ class MobileTopo(Topo):
         self._kinds[name] = (cls, kind, params)
         self._graph["nodes"].append({"name": name, "kind": kind})
 
-    def _link(
-        self, a: str, b: str, a_interface: str, b_interface: str, link_profile: LinkProfile | None, label: str
-    ) -> None:
+    def _link(self, a: str, b: str, a_interface: str, b_interface: str, link_profile: LinkProfile | None, label: str) -> None:
         self._pending.append({"a": a, "b": b, "a_interface": a_interface, "b_interface": b_interface, "profile": link_profile})
         self._graph["links"].append({"a": a, "b": b, "a_interface": a_interface, "b_interface": b_interface, "label": label})
 
     def _realise(self) -> None:
         """Nodes with their final parameters, then links with fixed MACs, so that every run has the same addresses."""
         for name, (cls, _kind, params) in self._kinds.items():
-            self.addHost(
-                name, cls=cls, addresses=self._own_addresses(name), routes=self.plan.routes.get(name, []), **params
-            )
+            self.addHost(name, cls=cls, addresses=self._own_addresses(name), routes=self.plan.routes.get(name, []), **params)
         numbers = {name: number for number, name in enumerate(self._kinds, start=1)}
         used = dict.fromkeys(self._kinds, 0)
         self._macs: dict[str, str] = {}
@@ -350,11 +344,11 @@ class MobileTopo(Topo):
 class SeveralInterfacesTopo(MobileTopo):
     """An MN with two interfaces, each with a home network of its own.
 
-        ┌────┐ ~~~ wlan ~~~ ar1 ──┐
-        │ mn │                    ├── core ── cr1 ── cn
-        └────┘ ~~~ lte  ~~~ ar2 ──┤
-              ha1 ── hr1 ─────────┤
-              ha2 ── hr2 ─────────┘
+    ┌────┐ ~~~ wlan ~~~ ar1 ──┐
+    │ mn │                    ├── core ── cr1 ── cn
+    └────┘ ~~~ lte  ~~~ ar2 ──┤
+          ha1 ── hr1 ─────────┤
+          ha2 ── hr2 ─────────┘
     """
 
     OWN_DEFAULTS: ClassVar[dict[str, Any]] = {"homes": 2}
@@ -363,10 +357,10 @@ class SeveralInterfacesTopo(MobileTopo):
 class MultihomedHomeTopo(MobileTopo):
     """An MN at home; the home network has two providers and so two prefixes. It can leave for the network wlan.
 
-        mn ~~~ hr1 ──┬── isp1 ──┐
-               ha1 ──┤          ├── core ── cr1 ── cn
-                     └── isp2 ──┤
-               (wlan) ar1 ──────┘
+    mn ~~~ hr1 ──┬── isp1 ──┐
+           ha1 ──┤          ├── core ── cr1 ── cn
+                 └── isp2 ──┤
+           (wlan) ar1 ──────┘
     """
 
     OWN_DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -380,10 +374,10 @@ class MultihomedHomeTopo(MobileTopo):
 class MultihomedVisitedTopo(MobileTopo):
     """An MN in a visited network that has two providers and so two prefixes.
 
-        mn ~~~ ar1 ──┬── isp1 ──┐
-                     │          ├── core ── cr1 ── cn
-                     └── isp2 ──┤
-               ha1 ── hr1 ──────┘
+    mn ~~~ ar1 ──┬── isp1 ──┐
+                 │          ├── core ── cr1 ── cn
+                 └── isp2 ──┤
+           ha1 ── hr1 ──────┘
     """
 
     OWN_DEFAULTS: ClassVar[dict[str, Any]] = {"access": ({"name": "wlan", "prefixes": 2},), "homes": 1}
@@ -392,9 +386,9 @@ class MultihomedVisitedTopo(MobileTopo):
 class MultihomedCnTopo(MobileTopo):
     """A CN with two interfaces, each in a network of its own.
 
-        mn ~~~ wlan ~~~ ar1 ──┐        ┌── cr1 ──┐
-         └~~~~ lte  ~~~ ar2 ──┴─ core ─┤         cn
-                                       └── cr2 ──┘
+    mn ~~~ wlan ~~~ ar1 ──┐        ┌── cr1 ──┐
+     └~~~~ lte  ~~~ ar2 ──┴─ core ─┤         cn
+                                   └── cr2 ──┘
     """
 
     OWN_DEFAULTS: ClassVar[dict[str, Any]] = {"cn_links": 2}

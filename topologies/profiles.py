@@ -129,9 +129,7 @@ class LinkProfile:
         _number("delay_ms", self.delay_ms, 0.0, MAX_DELAY_MS, "it is the one-way delay in ms")
         _number("jitter_ms", self.jitter_ms, 0.0, MAX_DELAY_MS, "it is in ms")
         if self.jitter_ms > self.delay_ms:
-            raise ProfileError(
-                f"jitter_ms = {self.jitter_ms!r}: must not exceed delay_ms = {self.delay_ms!r}; raise the delay"
-            )
+            raise ProfileError(f"jitter_ms = {self.jitter_ms!r}: must not exceed delay_ms = {self.delay_ms!r}; raise the delay")
         for name in ("loss", "reorder", "duplicate"):
             _probability(name, getattr(self, name))
         if self.burst is not None:

@@ -55,9 +55,7 @@ class Transfer:
         assert self.server.stdout.readline()
         self.path = net["mn"].state_dir / f"progress-{source}"
         with open(self.path, "wb") as file:
-            self.client = net["mn"].popen(
-                [sys.executable, "-c", RECEIVER, *arguments], stdout=file, stderr=subprocess.PIPE
-            )
+            self.client = net["mn"].popen([sys.executable, "-c", RECEIVER, *arguments], stdout=file, stderr=subprocess.PIPE)
 
     def progress(self) -> int:
         """Blocks received."""

@@ -199,6 +199,7 @@ def check_no_leak(net: Any, topo: Any) -> None:
 
 def wait_state(net: Any, interface: str, **wanted: Any) -> None:
     """Wait until the agent reports these values for an interface of the MN, and has nothing left to do."""
+
     def reached() -> bool:
         status = net["mn"].netconf("status")
         row = next(row for row in status["interfaces"] if row["name"] == interface)
