@@ -54,15 +54,25 @@ class Iperf3(Workload):
                 "-P", str(int(self.values["streams"])), *reverse, *local]  # fmt: skip
 
     def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningWorkload:
-        """Start both; time 0 is when the server has accepted the client."""
+        """Start both; time 0 is when the data connections are there."""
         out = bed.directory / "workload"
         address = bed.cn_address(scenario.family)
         server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario)), "iperf3-server")
         self._wait_for(server, "Server listening")
         command = self.client_command(out, address, mechanism.client_address(bed), scenario, seed)
         client = bed.spawn(bed.mn, mechanism.command(command), "iperf3-client")
-        self._wait_for(server, "Accepted connection")
+        wait_until(
+            lambda: self._connections(bed, client) > int(self.values["streams"]), _START_TIMEOUT_S, "iperf3's connections"
+        )
         return RunningIperf(server, client, now_ns())
+
+    @staticmethod
+    def _connections(bed: "Testbed", client: NodeProcess) -> int:
+        """Established connections at the server's port: control and data. iperf3 itself tells only a second later."""
+        if not client.running():
+            raise RoamlabError(client.why_ended())
+        argv = ["ss", "-Htn", "state", "established", f"( sport = :{PORT} )"]
+        return len(bed.run(bed.cn, argv).splitlines())
 
     @staticmethod
     def _wait_for(process: NodeProcess, text: str) -> None:

@@ -15,6 +15,13 @@ EXPERIMENT = Experiment(
                 Event(at_s=2.5, kind="carrier-return", target="mn-wlan"),
             ),
         ),
+        Scenario(
+            name="ipv6-moves",
+            duration_s=4.0,
+            family=6,
+            parameters={"access": [{"name": "wlan", "families": "ipv6"}, {"name": "lte"}]},
+            events=(Event(at_s=1.5, kind="l2-roam", target="mn-wlan", parameters={"to": "ar1/ap2"}),),
+        ),
     ),
     mechanisms=("tcp", "mptcp"),
     claims=(

@@ -27,7 +27,8 @@ RUN_TIMEOUT_S = 120.0
 @contextlib.contextmanager
 def roamlab(results: Path, *options: str, mark: str, shell: bool = False) -> Iterator["subprocess.Popen[str]"]:
     """`roamlab run` on the short experiment; ended at the latest with the block."""
-    argv = [str(ROAMLAB), "run", str(SHORT), "--results", str(results), "--json", *options]
+    scenario = () if "-s" in options else ("-s", "carrier-loss")
+    argv = [str(ROAMLAB), "run", str(SHORT), "--results", str(results), "--json", *scenario, *options]
     if shell:  # the second command keeps the shell from becoming roamlab itself
         argv = ["sh", "-c", '"$0" "$@"; true', *argv]
     env = {**environment(), MARK: mark}
@@ -97,6 +98,26 @@ def test_two_campaigns_side_by_side(tmp_path: Path, user_namespace: str, monkeyp
         assert [round(at_s, 1) for at_s in happened] == [1.5, 2.5]
     assert not list(tmp_path.glob("short/*.partial"))
     assert len(list(tmp_path.glob("short/*.html"))) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("-w", "voice"), id="voice"),
+        pytest.param(("-w", "rpc"), id="rpc"),
+        pytest.param(("-w", "iperf3"), id="iperf3"),
+        pytest.param(("-s", "ipv6-moves"), id="ipv6-only access network"),
+    ],
+)
+def test_other_workloads_and_families(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with roamlab(tmp_path, "--no-report", *options, mark=new_mark()) as process:
+        _, stderr = process.communicate(timeout=RUN_TIMEOUT_S)
+        assert process.returncode == 0, stderr
+    report = json.loads(_command("report", str(next(tmp_path.glob("short/*.json"))), "--json").stdout)
+    assert len(report["matrix"]) == 2
+    for cell in report["matrix"]:
+        late_only = all("link relay was late" in reason for reason in cell["reasons"])
+        assert cell["survived"] == 1 or (cell["reasons"] and late_only), cell
 
 
 @pytest.mark.parametrize("victim", ["runner", "shell"])

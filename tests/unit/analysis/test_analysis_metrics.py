@@ -418,3 +418,12 @@ def test_lateness_is_measured_against_the_shortest_delay(tmp_path, late_us, judg
         manifest["paths"][1]["profile"] = {"delay_ms": 35.0}
 
     assert run_metrics(tmp_path, handover_scene(0.4), change=change)["judged"] is judged
+
+
+def test_iperf3_may_end_with_data_under_way(tmp_path):
+    scene = handover_scene(0.4)
+    total = scene.progress()[-1][1]
+    ends = {"sum_received": {"bytes": total - 700_000}, "sum_sent": {"bytes": total + 300_000}}
+    assert iperf_run(tmp_path / "a", scene, {"start": {}, "end": ends})["agreement"]["ok"] is True
+    ends["sum_sent"]["bytes"] = total - 500_000
+    assert iperf_run(tmp_path / "b", scene, {"start": {}, "end": ends})["agreement"]["ok"] is False
