@@ -15,7 +15,7 @@ from experiments.features import describe_machine
 from topologies.profiles import PRESETS
 
 
-@click.command()
+@click.command(short_help="Measure the link emulation.")
 @click.argument("presets", nargs=-1)
 @click.option("--sweep", is_flag=True, help="TCP goodput at 1 to 200 Mbit/s, 15 ms.")
 @click.option("--loss", is_flag=True, help="Random and burst loss over 100,000 packets each.")

@@ -26,7 +26,7 @@ def stale_folders(results: Path) -> list[Path]:
     return stale
 
 
-@click.command()
+@click.command(short_help="Remove what killed runs left.")
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True)
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
 def clean(results: Path, dry_run: bool) -> None:

@@ -7,7 +7,7 @@ from experiments.cli.terminal import console, print_json, table
 from experiments.errors import RoamlabError
 
 
-@click.command()
+@click.command(short_help="What this machine can do.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(as_json: bool) -> int:
     """Try every kernel feature and program; say what needs it and which fallback is used.

@@ -31,7 +31,7 @@ def _first_line(cls: type[Any]) -> str:
     return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-@click.command(name="list")
+@click.command(name="list", short_help="Everything that has a name.")
 @click.argument("group", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(group: str | None, as_json: bool) -> None:

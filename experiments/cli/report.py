@@ -19,7 +19,7 @@ def latest_campaign(results: Path, experiment: str) -> Path:
     return campaigns[-1]
 
 
-@click.command()
+@click.command(short_help="Analyse a campaign again.")
 @click.argument("what")
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Verdicts and metrics as JSON on standard output.")

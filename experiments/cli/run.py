@@ -27,7 +27,7 @@ def make_report(campaign_file: Path, *, as_json: bool) -> int:
     return subprocess.run(report_command(campaign_file, as_json=as_json), env=environment).returncode
 
 
-@click.command()
+@click.command(short_help="Run an experiment and report.")
 @click.argument("experiment")
 @click.option("-m", "--mechanism", "mechanism_names", multiple=True, help="Only this mechanism; may be repeated.")
 @click.option("-s", "--scenario", "scenario_names", multiple=True, help="Only this scenario; may be repeated.")

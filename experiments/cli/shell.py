@@ -25,7 +25,7 @@ def parse_parameters(texts: tuple[str, ...]) -> dict[str, Any]:
     return parameters
 
 
-@click.command()
+@click.command(short_help="Mininet's command line in a topology.")
 @click.argument("topology", default="mobile")
 @click.option("-p", "--parameter", "parameters", multiple=True, help="NAME=VALUE for the topology; may be repeated.")
 def shell(topology: str, parameters: tuple[str, ...]) -> int:
