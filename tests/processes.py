@@ -39,6 +39,6 @@ def namespaces(pids: list[int]) -> set[str]:
     return found
 
 
-def all_namespaces() -> set[str]:
-    """Namespaces of every process of the host."""
-    return namespaces([int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()])
+def all_processes() -> list[int]:
+    """Every process of the host."""
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]

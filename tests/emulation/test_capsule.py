@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments import capsule
-from tests.processes import MARK, all_namespaces, marked, namespaces, new_mark
+from tests.processes import MARK, all_processes, marked, namespaces, new_mark
 from topologies.waiting import wait_until
 
 pytestmark = pytest.mark.emulation
@@ -57,10 +57,11 @@ def _interfaces() -> list[str]:
     return sorted(entry["ifname"] for entry in json.loads(subprocess.check_output(["ip", "-j", "link"])))
 
 
-def _assert_gone(mark: str, inside: set[str]) -> None:
+def _assert_gone(mark: str, inside: set[str], alive: list[int]) -> None:
+    """Nothing of the capsule is left. `alive`: processes at the moment of the kill; later ones may reuse namespace numbers."""
     wait_until(lambda: not marked(mark), GONE_WITHIN_S, "end of every process of the capsule")
     # A dying process gives up its memory, where the mark is, before its namespaces.
-    wait_until(lambda: not inside & all_namespaces(), GONE_WITHIN_S, "end of every namespace of the capsule")
+    wait_until(lambda: not inside & namespaces(alive), GONE_WITHIN_S, "end of every namespace of the capsule")
 
 
 @pytest.mark.parametrize("user_namespace", _KINDS)
@@ -75,8 +76,9 @@ def test_nothing_outlives_a_killed(victim: str, user_namespace: bool) -> None:
         assert len(inside) >= 4, "the capsule and its node have namespaces of their own"
         children = Path(f"/proc/{unshare_pid}/task/{unshare_pid}/children").read_text().split()
         victims = {"runner": process.pid, "unshare": unshare_pid, "first process": int(children[0])}
+        alive = all_processes()
         os.kill(victims[victim], signal.SIGKILL)
-        _assert_gone(mark, inside)
+        _assert_gone(mark, inside, alive)
     assert _interfaces() == before
 
 
@@ -89,8 +91,9 @@ def test_runner_of_a_killed_shell_ends_with_the_capsule(user_namespace: bool) ->
     with _started(mark, argv) as process:
         _ready(process)
         inside = namespaces(list(marked(mark))) - namespaces([os.getpid()])
+        alive = all_processes()
         process.kill()
-        _assert_gone(mark, inside)
+        _assert_gone(mark, inside, alive)
 
 
 @pytest.mark.parametrize("user_namespace", _KINDS)

@@ -28,7 +28,7 @@ from mininet.node import Node
 from mininet.topo import Topo
 from pyroute2 import IPRoute
 
-from experiments.calibrate import bench, measure_delay, measure_goodput, measure_loss, measure_queue
+from experiments.calibrate import bench, measure_delay, measure_goodput, measure_loss, measure_queue, with_room
 from topologies.links import netem
 from topologies.links.checksum import complete
 from topologies.links.interfaces import SIOCETHTOOL
@@ -536,7 +536,7 @@ def check_errors_are_one_clear_line() -> None:
 
 def check_calibration_finds_what_is_wrong() -> None:
     profile = LinkProfile(rate_mbit=10, delay_ms=5, loss=0.01)
-    with bench(profile, 1) as test:
+    with bench(with_room(profile), 1) as test:
         (good,) = measure_loss(test, "forward", profile, 10_000, 20_000)
         (bad,) = measure_loss(test, "back", dataclasses.replace(profile, loss=0.03), 10_000, 20_000)
     assert good["ok"]
