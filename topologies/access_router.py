@@ -10,7 +10,7 @@ from typing import Any
 
 from topologies.addressing import PrefixPair, dhcp_range
 from topologies.links.checksum import internet_checksum
-from topologies.nodes import NodeError, Router
+from topologies.nodes import NodeError, Router, end_program
 from topologies.sysctl import network_namespace, write_sysctls
 from topologies.waiting import wait_until
 
@@ -24,7 +24,6 @@ PREFIX_LIFETIME_S = 7200
 SECOND_VENDOR_CLASS = "roamlab-second"
 """A DHCP client that gives this vendor class gets its address from the second prefix of the link."""
 READY_TIMEOUT_S = 10.0
-STOP_TIMEOUT_S = 5.0
 
 _ICMPV6_ROUTER_SOLICITATION = 133
 _ALL_ROUTERS = "ff02::2"
@@ -161,14 +160,7 @@ class AccessRouter(Router):
     def stop_services(self) -> None:
         """Stop DHCP and advertisements; hosts keep what they have until its lifetime ends. Harmless when stopped."""
         process, self._dnsmasq = self._dnsmasq, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_program(process)
 
     def restart_services(self) -> None:
         """Stop and start, then advertise at once."""

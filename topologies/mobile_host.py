@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topologies.nodes import LinuxHost, NodeError
+from topologies.nodes import LinuxHost, NodeError, end_program
 from topologies.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path (sun_path without the final zero)."""
 CONTROL_TIMEOUT_S = 10.0
-STOP_TIMEOUT_S = 5.0
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
@@ -137,14 +136,7 @@ class AgentHost(LinuxHost):
     def stop_netconf(self) -> None:
         """End the agent and wait for it. Addresses and routes stay as they are. Harmless when it does not run."""
         process, self._netconf = self._netconf, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_program(process)
 
     def netconf(self, cmd: str, **fields: Any) -> dict[str, Any]:
         """One command to the agent: "status", "release", "acquire", "prefer" (the last three with interface=...).

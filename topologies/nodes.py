@@ -20,6 +20,8 @@ from topologies.sysctl import write_sysctls
 SOURCE_TABLE_BASE = 100
 """First routing table of a router that chooses its provider by source address."""
 SOURCE_RULE_PREFERENCE = 1000
+STOP_TIMEOUT_S = 5.0
+"""A program that has not ended by then is killed."""
 
 # accept_dad=0: addresses are usable at once, without the second of duplicate address detection: the MACs of a topology
 # are unique by construction. tcp_no_metrics_save: no connection inherits what an earlier one measured.
@@ -51,6 +53,18 @@ ROUTER_SYSCTLS: dict[str, str | int] = {
 
 class NodeError(RuntimeError):
     """A node could not be configured: names the node, what was tried and what the system answered."""
+
+
+def end_program(process: "subprocess.Popen[bytes] | None") -> None:
+    """SIGTERM, SIGKILL when it does not end, and wait for it. Harmless without a process."""
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class LinuxHost(Node):

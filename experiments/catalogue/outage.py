@@ -6,43 +6,18 @@ LOST_S, BACK_S, DURATION_S = 5.0, 12.0, 20.0
 WLAN = "mn-wlan"
 _PAPER = "mobile-host-multihoming"  # key of the paper on Mobile IP + MPTCP host multihoming
 
+
+def _outage(name: str, label: str, lost: str, back: str) -> Scenario:
+    """The WLAN is lost by one kind of event and comes back by another."""
+    events = (Event(at_s=LOST_S, kind=lost, target=WLAN), Event(at_s=BACK_S, kind=back, target=WLAN))
+    return Scenario(name=name, label=label, duration_s=DURATION_S, events=events)
+
+
 SCENARIOS = (
-    Scenario(
-        name="carrier-loss",
-        label="carrier loss",
-        duration_s=DURATION_S,
-        events=(
-            Event(at_s=LOST_S, kind="carrier-loss", target=WLAN),
-            Event(at_s=BACK_S, kind="carrier-return", target=WLAN),
-        ),
-    ),
-    Scenario(
-        name="interface-down",
-        label="interface down",
-        duration_s=DURATION_S,
-        events=(
-            Event(at_s=LOST_S, kind="interface-down", target=WLAN),
-            Event(at_s=BACK_S, kind="interface-up", target=WLAN),
-        ),
-    ),
-    Scenario(
-        name="blackhole",
-        label="silent blackhole",
-        duration_s=DURATION_S,
-        events=(
-            Event(at_s=LOST_S, kind="blackhole-on", target=WLAN),
-            Event(at_s=BACK_S, kind="blackhole-off", target=WLAN),
-        ),
-    ),
-    Scenario(
-        name="address-removed",
-        label="address removed, another later",
-        duration_s=DURATION_S,
-        events=(
-            Event(at_s=LOST_S, kind="address-remove", target=WLAN),
-            Event(at_s=BACK_S, kind="address-assign", target=WLAN),
-        ),
-    ),
+    _outage("carrier-loss", "carrier loss", "carrier-loss", "carrier-return"),
+    _outage("interface-down", "interface down", "interface-down", "interface-up"),
+    _outage("blackhole", "silent blackhole", "blackhole-on", "blackhole-off"),
+    _outage("address-removed", "address removed, another later", "address-remove", "address-assign"),
     Scenario(
         name="handover",
         label="planned handover, 2 s overlap",

@@ -7,7 +7,6 @@
 The client's first line says what to do; "down" means that the server sends. The receiver records every read.
 """
 
-import argparse
 import hashlib
 import json
 import random
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.clock import now_ns
+from experiments.peers import common
 from experiments.peers.common import connect, listen, names, report, until_end_requested, write_summary
 
 _BLOCK_BYTES = 64 * 1024
@@ -108,12 +108,7 @@ def _read_order(sock: socket.socket) -> dict[str, Any]:
 
 def main() -> None:
     """Command line, see the module's text."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["serve", "connect"])
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--bind")
+    parser = common.options("serve", "connect")
     parser.add_argument("--direction", choices=["down", "up"], default="down")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float)

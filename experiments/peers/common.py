@@ -3,6 +3,7 @@
 These programs use plain sockets and know nothing of mechanisms: that is the point of running them.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -32,6 +33,17 @@ def until_end_requested() -> Iterator[None]:
     with contextlib.suppress(EndRequested):
         yield
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def options(*roles: str) -> argparse.ArgumentParser:
+    """The options that every peer has: role, address and port of the CN, folder for results, address to bind to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=roles)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--bind")
+    return parser
 
 
 def report(event: str, **fields: Any) -> None:

@@ -7,7 +7,6 @@
 The client sends the next request when its time has come and the last response is complete: a stall shows as one long latency.
 """
 
-import argparse
 import itertools
 import select
 import socket
@@ -15,6 +14,7 @@ import struct
 from pathlib import Path
 
 from experiments.clock import now_ns, sleep_until
+from experiments.peers import common
 from experiments.peers.common import connect, listen, names, report, until_end_requested, write_summary
 
 _REQUEST = struct.Struct("!IqI100x")  # sequence number, sending time (ns), wanted response size (bytes)
@@ -82,12 +82,7 @@ def ask(sock: socket.socket, out: Path, seconds: float, interval_ms: float, resp
 
 def main() -> None:
     """Command line, see the module's text."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["serve", "connect"])
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--bind")
+    parser = common.options("serve", "connect")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--interval-ms", type=float, default=50.0)
     parser.add_argument("--response-bytes", type=int, default=1024)

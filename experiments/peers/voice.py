@@ -6,13 +6,13 @@
 The MN's side says hello once a second, as a softphone keeps its NAT binding open; the CN answers the latest source address.
 """
 
-import argparse
 import select
 import socket
 import struct
 from pathlib import Path
 
 from experiments.clock import now_ns
+from experiments.peers import common
 from experiments.peers.common import CONNECT_TIMEOUT_S, family_of, report, until_end_requested, write_summary
 
 PACKETS_PER_S = 50
@@ -83,12 +83,7 @@ class Side:
 
 def main() -> None:
     """Command line, see the module's text."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["serve", "connect"])
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--bind")
+    parser = common.options("serve", "connect")
     parser.add_argument("--direction", choices=["down", "up"], default="down")
     parser.add_argument("--seconds", type=float, required=True)
     options = parser.parse_args()
