@@ -29,8 +29,8 @@ experiments: setup ## run every experiment
 	@set -e; for name in $$($(ROAMLAB) list experiments --json | .venv/bin/python -c \
 	  'import json,sys; print(*json.load(sys.stdin)["experiments"])'); do $(ROAMLAB) run $$name $(RUN_OPTIONS); done
 
-calibrate: setup ## measure the link emulation of this machine against what it is asked for
-	@$(ROAMLAB) calibrate
+calibrate: setup ## measure this machine's link emulation, write docs/results/calibration.md (15 minutes)
+	@$(ROAMLAB) calibrate --all --markdown docs/results/calibration.md
 
 test: lint unit smoke ## everything that CI runs
 
@@ -38,10 +38,11 @@ lint: setup-test ## ruff (rules between the packages included) and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 unit: setup-test ## unit tests: no privileges, no network
-	@$(PYTEST) tests/unit -q -n 2
+	@$(if $(shell command -v chromium chromium-browser google-chrome),,ROAMLAB_WITHOUT_BROWSER=1) $(PYTEST) tests/unit -q -n 2
 
 smoke: setup-test ## emulation tests: real namespaces, captures, kernels
-	@$(PYTEST) tests/emulation -q -n 2 --dist loadgroup
+	@$(PYTEST) tests/emulation -q -n 2 -m "not alone"
+	@$(PYTEST) tests/emulation -q -m alone
 
 lock: setup-test ## renew requirements.lock from pyproject.toml
 	@.venv/bin/python -m pip install --disable-pip-version-check -q uv

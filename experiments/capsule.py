@@ -18,6 +18,7 @@ from experiments.errors import RoamlabError
 
 _INIT = Path(__file__).with_name("capsule_init.py")
 ROOT = Path(__file__).resolve().parent.parent
+_PROBE_TIMEOUT_S = 30
 USER_NAMESPACE_VARIABLE = "ROAMLAB_USER_NAMESPACE"
 """Set to anything, root's capsules have a user namespace too: what an ordinary user would see."""
 SYSTEM_PATH = "/usr/sbin:/sbin"  # an ordinary user's PATH often lacks the folders where ip, tc and dnsmasq live
@@ -52,6 +53,8 @@ class Capsule:
 
     def ask_to_end(self) -> None:
         """SIGTERM for the command inside; it may still write down why it ended."""
+        if self.lifeline_fd < 0:
+            return
         try:
             os.write(self.lifeline_fd, b"q")
         except OSError as error:
@@ -114,7 +117,9 @@ def why_not() -> str | None:
     except RoamlabError as error:
         return str(error)
     try:
-        _, stderr = capsule.process.communicate(timeout=20)
+        _, stderr = capsule.process.communicate(timeout=_PROBE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"no namespaces: a capsule did not start within {_PROBE_TIMEOUT_S} s"
     finally:
         capsule.close()
     if capsule.process.returncode == 0:

@@ -34,7 +34,8 @@ def _prepare() -> None:
     os.environ["TMPDIR"] = "/run/roamlab/tmp"
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     os.environ["ROAMLAB_CAPSULE"] = "1"
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if subprocess.run(["ip", "link", "set", "lo", "up"], check=False).returncode != 0:
+        raise OSError("capsule: ip link set lo up failed")
     subprocess.run(["hostname", "capsule"], check=False)  # cosmetic: the prompt of an interactive shell
 
 

@@ -37,6 +37,7 @@ def crash(bed: Testbed, node_name: str) -> list[str]:
     _nft(bed, node_name, _SILENCE)
     # Sockets of killed programs linger in the kernel; a host that has crashed has none.
     bed.sysctl(node, "net.ipv4.tcp_orphan_retries", 1)
+    bed.ever_crashed.add(node_name)
     bed.crashed[node_name] = bed.forget_agents(node_name)
     victims = {pid: name for pid, name in _programs(node.pid).items() if name not in _OBSERVERS}
     for pid in victims:

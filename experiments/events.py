@@ -4,6 +4,7 @@ Every kind of event is one function with the names and default values of its par
 beginning and an end of its own (a planned handover) becomes two entries of the timeline.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
 from experiments.model import Event
 from experiments.testbed import Testbed
+from topologies.mobile import MobileTopo
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,25 @@ Action = Callable[[Context, str, Mapping[str, Any]], str | None]
 """Performs the event on a target with parameters; may return a note for the timeline."""
 
 
+class _Required:
+    def __repr__(self) -> str:
+        return "..."
+
+
+REQUIRED = _Required()
+"""Default of a parameter that must be given."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of event."""
 
     name: str
     target: str
-    """What `target` names: "interface" (of the MN), "link" (any interface at its end), "node", "router"."""
+    """What `target` names: "interface" (of the MN), "link" (either end of an access link), "node", "router" (access or
+    home), "middlebox"."""
     parameters: Mapping[str, Any]
-    """Names and default values; None means that it must be given."""
+    """Names and default values; REQUIRED has none."""
     summary: str
     perform: Action
 
@@ -132,26 +144,26 @@ def _move(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     return f"now at {parameters['to']}"
 
 
-@_kind("reattach", "interface", to=None)
+@_kind("reattach", "interface", to=REQUIRED)
 def _reattach(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The interface leaves its access router and attaches to another one: a new prefix by DHCP or RA."""
     return _move(context, target, parameters)
 
 
-@_kind("l2-roam", "interface", to=None)
+@_kind("l2-roam", "interface", to=REQUIRED)
 def _l2_roam(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The interface moves to another port of the same bridge: same subnet, same addresses."""
     return _move(context, target, parameters)
 
 
-@_kind("planned-handover", "interface", to=None, overlap_s=1.0)
+@_kind("planned-handover", "interface", to=REQUIRED, overlap_s=1.0)
 def _planned_handover(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The mechanism is told; after `overlap_s` with both networks the old interface goes administratively down."""
     context.mechanism.handover_begins(context.bed, target, parameters["to"])
     return f"from {target} to {parameters['to']}"
 
 
-@_kind("prefer", "interface", over=None)
+@_kind("prefer", "interface", over=REQUIRED)
 def _prefer(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The mechanism is told to move the traffic to this interface; nothing is taken away."""
     context.mechanism.handover_begins(context.bed, parameters["over"], target)
@@ -167,7 +179,7 @@ def _renumber(context: Context, target: str, parameters: Mapping[str, Any]) -> N
     context.bed.node(target).renumber(prefix4=parameters["prefix4"], prefix6=parameters["prefix6"])
 
 
-@_kind("nat-rebind", "node")
+@_kind("nat-rebind", "middlebox")
 def _nat_rebind(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """The NAT forgets its mappings: the next packet of a flow gets another port."""
     context.bed.node(target).rebind()
@@ -196,7 +208,7 @@ _SENSITIVITY_DBM_TO_MBIT = (
 )
 
 
-@_kind("signal-strength", "interface", dbm=None)
+@_kind("signal-strength", "interface", dbm=REQUIRED)
 def _signal_strength(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The received signal changes: the link's rate follows 802.11n's sensitivity table, below -82 dBm the carrier is lost."""
     bed, dbm = context.bed, float(parameters["dbm"])
@@ -241,8 +253,41 @@ def check(event: Event) -> None:
         raise RoamlabError(f"event {event.kind}: unknown parameter {', '.join(unknown)}; it has: {valid}")
     if not event.target:
         raise RoamlabError(f"event {event.kind}: target is missing; it names a {kind.target}")
-    if "to" in kind.parameters and not event.parameters.get("to"):
-        raise RoamlabError(f"event {event.kind}: parameter to is missing")
+    missing = [n for n, default in kind.parameters.items() if default is REQUIRED and event.parameters.get(n) in (None, "")]
+    if missing:
+        raise RoamlabError(f"event {event.kind}: parameter {', '.join(missing)} is missing")
+    for name, value in event.parameters.items():
+        numeric = name.endswith(("_s", "_ms", "_mbit", "dbm")) or name == "loss"
+        if numeric and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)):
+            raise RoamlabError(f"event {event.kind}: {name} = {value!r} must be a number")
+
+
+def check_targets(timeline: tuple[Event, ...], topo: MobileTopo) -> None:
+    """Raises RoamlabError when an event names something that the topology has not, and lists what it has."""
+    links = topo.graph()["links"]
+    mine = [path.interface for path in topo.paths()]
+    ends = [link[f"{end}_interface"] for link in links for end in ("a", "b") if mine_of(link) in mine]
+    kinds = {node["name"]: node["kind"] for node in topo.graph()["nodes"]}
+    valid = {
+        "interface": mine,
+        "link": ends,
+        "node": list(kinds),
+        "router": [name for name, kind in kinds.items() if kind in ("access-router", "home-router")],
+        "middlebox": [name for name, kind in kinds.items() if kind == "middlebox"],
+    }
+    for event in timeline:
+        target = KINDS[event.kind].target
+        if event.target not in valid[target]:
+            there = ", ".join(valid[target]) or "none here"
+            raise RoamlabError(f"event {event.kind}: no {target} {event.target!r} in this topology; there are: {there}")
+    for _, point in attachments(timeline):
+        if point not in topo.attachment_points:
+            raise RoamlabError(f"no attachment point {point!r}; there are: {', '.join(sorted(topo.attachment_points))}")
+
+
+def mine_of(link: Mapping[str, Any]) -> str:
+    """The MN's interface of a link, or an empty text."""
+    return str(next((link[f"{end}_interface"] for end in ("a", "b") if link[end] == "mn"), ""))
 
 
 def expand(events: tuple[Event, ...]) -> list[Event]:

@@ -116,23 +116,27 @@ def missing_programs() -> list[Program]:
 def probe() -> dict[str, str | None]:
     """Features (by trial in a capsule) and programs: None when available, else why not.
 
-    Raises RoamlabError when a capsule is not possible here.
+    Where no capsule is possible "capsule" says why, and no kernel feature could be tried.
     """
     reason = capsule.why_not()
-    if reason is not None:
-        raise RoamlabError(reason)
+    found: dict[str, str | None] = {"capsule": reason}
+    found |= dict.fromkeys((f.name for f in FEATURES), "not tried: no capsule") if reason else _probe_in_capsule()
+    found |= {program.name: None for program in PROGRAMS}
+    found |= {program.name: f"not installed: Debian package {program.package}" for program in missing_programs()}
+    return found
+
+
+def _probe_in_capsule() -> dict[str, str | None]:
     box = capsule.launch([sys.executable, "-m", "experiments.features"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         out, err = box.process.communicate(timeout=_PROBE_TIMEOUT_S * 2)
+    except subprocess.TimeoutExpired:
+        raise RoamlabError(f"feature probe: no end within {_PROBE_TIMEOUT_S * 2} s") from None
     finally:
         box.close()
     if box.process.returncode != 0:
         raise RoamlabError(f"feature probe failed: {err.decode(errors='replace').strip()[-300:]}")
     found: dict[str, str | None] = json.loads(out)
-    for program in PROGRAMS:
-        found[program.name] = None
-    for program in missing_programs():
-        found[program.name] = f"not installed: Debian package {program.package}"
     return found
 
 
@@ -144,6 +148,8 @@ def why_unsupported(requires: tuple[str, ...], found: dict[str, str | None]) -> 
 
 def require_basics(found: dict[str, str | None]) -> None:
     """Raises RoamlabError when something is missing without which nothing runs."""
+    if found["capsule"] is not None:
+        raise RoamlabError(found["capsule"])
     needed = [f.name for f in FEATURES if f.required] + [p.name for p in PROGRAMS if p.required]
     missing = [f"{name}: {found[name]}" for name in needed if found.get(name) is not None]
     if missing:
@@ -175,8 +181,8 @@ _VERSION_COMMANDS = {
 def _program_version(argv: list[str]) -> str:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=10, env=capsule.environment())
-    except OSError:
-        return "not installed"
+    except (OSError, subprocess.TimeoutExpired):
+        return "not available"
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0][:80] if lines else "unknown"
 

@@ -9,6 +9,8 @@ Whatever happens, the run directory ends with a manifest that says so; only a ki
 import json
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,15 @@ from experiments import events, mechanisms, workloads
 from experiments.captures import Capture
 from experiments.clock import now_ns, sleep_until, wall_ns
 from experiments.errors import RoamlabError, Unsupported
-from experiments.model import Event, RunSpec
-from experiments.rundir import SCHEMA, RunDirectory, append_line
+from experiments.manifest import describe_run, event_dict
+from experiments.model import RECOVERY_LIMIT_S, RunSpec
+from experiments.rundir import RunDirectory, append_line
 from experiments.testbed import Testbed
 from experiments.workloads.base import RunningWorkload
 from topologies.links.netns import LinkError
 from topologies.nodes import NodeError
 
-RECOVERY_LIMIT_S = 30.0
-"""A connection has survived when new bytes arrive within this time after the last event (s)."""
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CHECK_EVERY_NS = 50_000_000
 _PROGRESS_EVERY_NS = 250_000_000
 
@@ -90,11 +92,11 @@ class Execution:
         self.captures.append(capture)
         return capture
 
-    def _stop_captures(self, interface: str | None = None) -> None:
-        """End the captures of one interface, or all."""
-        for capture in [c for c in self.captures if interface in (None, c.interface)]:
-            self.captures.remove(capture)
-            self.ended_captures.append(capture.stop())
+    def _take_captures(self, interface: str) -> list[Capture]:
+        """The captures of one interface, no longer watched: dumpcap ends by itself when its interface vanishes."""
+        taken = [capture for capture in self.captures if capture.interface == interface]
+        self.captures = [capture for capture in self.captures if capture not in taken]
+        return taken
 
     def run(self, bed: Testbed) -> None:
         """The workload and the timeline; returns when the workload has ended or its time is over."""
@@ -107,9 +109,9 @@ class Execution:
         context = events.Context(bed, self.mechanism)
         for event in self.timeline:
             self._wait(bed, t0_ns + int(event.at_s * 1e9), until_finished=False)
-            if event.kind == "interface-vanishes":
-                self._stop_captures(event.target)
+            vanishing = self._take_captures(event.target) if event.kind == "interface-vanishes" else []
             self._record(events.perform(event, context, t0_ns))
+            self.ended_captures += [capture.stop() for capture in vanishing]
             if event.kind == "interface-appears":
                 self._capture_interface(bed, bed.mn.name, event.target).wait_ready()
         if not self._await_end(bed, t0_ns):
@@ -172,87 +174,66 @@ class Execution:
         _progress("finishing")
         if self.running is not None:
             self.running.stop()
-        self._stop_captures()
+        while self.captures:
+            self.ended_captures.append(self.captures.pop(0).stop())
         self.found["captures"] = self.ended_captures
         if self.bed is not None:
             self.found["relay"] = self.bed.link_statistics()
-            self.found["sysctls"] = self.bed.sysctls
+            self.found["sysctls"] = self.bed.all_sysctls()
 
     # -- the whole ------------------------------------------------------------------------------------------------
 
     def execute(self) -> str:
         """Do all steps and write the manifest; the state: complete, failed, interrupted or unsupported."""
-        state, reason = "complete", None
-        try:
-            bed = self.build()
-            self.capture(bed)
-            _progress("ready")
-            sys.stdin.readline()  # the runs of a batch start together, when all networks have been built
-            self.run(bed)
-        except Unsupported as error:
-            state, reason = "unsupported", str(error)
-        except Interrupted as error:
-            state, reason = "interrupted", str(error)
-        except (RoamlabError, NodeError, LinkError, OSError, TimeoutError, ValueError) as error:
+        state, reason = self._attempt(self._steps)
+        for number in _ENDING_SIGNALS:  # what follows is short and must be written
+            signal.signal(number, signal.SIG_IGN)
+        settled, trouble = self._attempt(self.settle)
+        if settled != "complete":
             state, reason = (
-                "failed",
-                f"{type(error).__name__}: {error}" if not isinstance(error, RoamlabError) else str(error),
+                ("failed" if state == "complete" else state),
+                f"{reason + '; ' if reason else ''}at the end: {trouble}",
             )
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows is short and must be written
-        try:
-            self.settle()
-        except (RoamlabError, NodeError, LinkError, OSError, TimeoutError) as error:
-            state, reason = ("failed", f"{reason + '; ' if reason else ''}at the end: {error}")
         self.directory.finish(self.manifest(state, reason))
         return state
 
+    def _steps(self) -> None:
+        bed = self.build()
+        self.capture(bed)
+        _progress("ready")
+        sys.stdin.readline()  # the runs of a batch start together, when all networks have been built
+        self.run(bed)
+
+    @staticmethod
+    def _attempt(step: Callable[[], None]) -> tuple[str, str | None]:
+        """Do a step; state and reason. The outermost boundary of a run: every error becomes the manifest's reason."""
+        try:
+            step()
+        except Unsupported as error:
+            return "unsupported", str(error)
+        except Interrupted as error:
+            return "interrupted", str(error)
+        except (RoamlabError, NodeError, LinkError, TimeoutError) as error:
+            return "failed", str(error)
+        except Exception as error:  # a defect of ours: the run says so, and the console log has the trace
+            traceback.print_exc()
+            return "failed", f"{type(error).__name__}: {error}"
+        return "complete", None
+
     def manifest(self, state: str, reason: str | None) -> dict[str, Any]:
         """Everything that is needed to understand and to repeat the run."""
-        scenario = self.spec.scenario
         return {
-            "schema": SCHEMA,
-            "state": state,
-            "reason": reason,
-            "run_id": self.order["run_id"],
-            "campaign": self.order["campaign"],
-            "experiment": self.spec.experiment,
-            "seed": self.spec.seed,
-            "repetition": self.spec.repetition,
-            "scenario": {
-                "name": scenario.name,
-                "label": scenario.label or scenario.name,
-                "topology": scenario.topology,
-                "parameters": dict(scenario.parameters),
-                "duration_s": scenario.duration_s,
-                "family": scenario.family,
-                "events": [_event_dict(event) for event in scenario.events],
-            },
-            "mechanism": {
-                "name": self.mechanism.name,
-                "label": self.mechanism.label,
-                "transport": self.mechanism.transport,
-            },
-            "workload": {
-                "kind": self.spec.workload.kind,
-                "direction": self.spec.workload.direction,
-                "parameters": {"duration_s": scenario.duration_s, **self.workload.values},
-            },
-            "t0_mono_ns": None,
-            "t0_wall_ns": None,
-            "captures": [],
+            **describe_run(self.spec, self.order["run_id"], self.order["campaign"], state, reason),
+            "timeline_planned": [event_dict(event) for event in self.timeline],
             **self.found,
             "ended_mono_ns": now_ns(),
             **self.order["environment"],
         }
 
 
-def _event_dict(event: Event) -> dict[str, Any]:
-    return {"at_s": event.at_s, "kind": event.kind, "target": event.target, "parameters": dict(event.parameters)}
-
-
 def main() -> None:
     """Read the order, execute it; exit code 0 when the run is complete or unsupported, 1 otherwise."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _ENDING_SIGNALS:
         signal.signal(number, _raise_interrupted)
     order = json.loads(Path(sys.argv[1]).read_text())
     execution = Execution(order)

@@ -5,6 +5,7 @@ unchanged, so that a run can be executed in another process and described in its
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,6 +13,21 @@ from typing import Any
 from experiments.errors import RoamlabError
 
 Parameters = Mapping[str, Any]
+
+RECOVERY_LIMIT_S = 30.0
+"""A connection has survived when new bytes arrive within this time after the last event (s)."""
+MAX_DURATION_S = 86_400.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+
+
+def check_name(what: str, name: str) -> None:
+    """Names become parts of folder names. Raises RoamlabError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RoamlabError(f"{what} name {name!r}: letters, digits, - + and _ only")
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +43,8 @@ class Event:
     parameters: Parameters = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.at_s) and self.at_s >= 0):
-            raise RoamlabError(f"event {self.kind}: at_s = {self.at_s} must be 0 or more seconds")
+        if not _is_number(self.at_s, 0.0, MAX_DURATION_S):
+            raise RoamlabError(f"event {self.kind}: at_s = {self.at_s!r} must be from 0 to {MAX_DURATION_S:g} seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +62,20 @@ class Scenario:
     family: int = 4
     """IP version of the workload's connection: 4 or 6."""
 
+    def __post_init__(self) -> None:
+        check_name("scenario", self.name)
+        if not _is_number(self.duration_s, 0.1, MAX_DURATION_S):
+            raise RoamlabError(
+                f"scenario {self.name}: duration_s = {self.duration_s!r} must be from 0.1 to {MAX_DURATION_S:g} seconds"
+            )
+        if self.family not in (4, 6):
+            raise RoamlabError(f"scenario {self.name}: family = {self.family!r} must be 4 or 6")
+
+    @property
+    def last_s(self) -> float:
+        """When the last thing that is planned happens: the end of the workload's data, or an event (s)."""
+        return max([self.duration_s, *(event.at_s for event in self.events)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
@@ -55,8 +85,12 @@ class Workload:
     direction: str = "down"
     """"down": CN to MN; "up": MN to CN."""
     parameters: Parameters = field(default_factory=dict)
+    name: str = ""
+    """Tells the workloads of an experiment apart; the kind when nothing else is said."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.kind)
+        check_name("workload", self.name)
         if self.direction not in ("down", "up"):
             raise RoamlabError(f"workload {self.kind}: direction {self.direction!r} is neither 'down' nor 'up'")
 
@@ -92,6 +126,8 @@ class Claim:
     bound: Bound
     mechanisms: tuple[str, ...]
     scenarios: tuple[str, ...]
+    workloads: tuple[str, ...] = ()
+    """Names of the workloads that it is about; empty: all."""
     aggregate: str = "median"
     source: Source | None = None
     published: str | None = None
@@ -112,7 +148,7 @@ class RunSpec:
     @property
     def slug(self) -> str:
         """Short name of the run inside its campaign."""
-        return f"{self.scenario.name}.{self.mechanism}.{self.workload.kind}-r{self.repetition}"
+        return f"{self.scenario.name}.{self.mechanism}.{self.workload.name}-r{self.repetition}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; `from_dict` is its inverse."""
@@ -141,13 +177,23 @@ class Experiment:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for what, names in (("scenario", [s.name for s in self.scenarios]), ("mechanism", list(self.mechanisms))):
+        check_name("experiment", self.name)
+        names_of = {
+            "scenario": [s.name for s in self.scenarios],
+            "mechanism": list(self.mechanisms),
+            "workload": [w.name for w in self.workloads],
+        }
+        for what, names in names_of.items():
+            if not names:
+                raise RoamlabError(f"experiment {self.name}: it has no {what}")
             doubles = sorted({name for name in names if names.count(name) > 1})
             if doubles:
                 raise RoamlabError(f"experiment {self.name}: {what} {', '.join(doubles)} is there twice")
         known = {s.name for s in self.scenarios}
         for claim in self.claims:
-            unknown = [n for n in claim.scenarios if n not in known] + [n for n in claim.mechanisms if n not in self.mechanisms]
+            unknown = [n for n in claim.scenarios if n not in known]
+            unknown += [n for n in claim.mechanisms if n not in self.mechanisms]
+            unknown += [n for n in claim.workloads if n not in names_of["workload"]]
             if unknown:
                 raise RoamlabError(f"experiment {self.name}: claim {claim.id} names {', '.join(unknown)}, which it has not")
 

@@ -16,6 +16,9 @@ from experiments.errors import RoamlabError
 
 PARTIAL = ".partial"
 SCHEMA = 1
+RESERVE = ".reserve"
+RESERVE_BYTES = 1_000_000
+"""Held back from the start, so that a run that fills the disk can still write down that it did."""
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -72,6 +75,8 @@ class RunDirectory:
             self.path.mkdir(parents=True)
             for part in ("pcap", "events", "workload", "logs"):
                 (self.path / part).mkdir()
+            with (self.path / RESERVE).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
             # Held until this process ends: who finds the folder unlocked knows that its runner is gone.
             self._lock_fd = os.open(self.path, os.O_RDONLY)
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
@@ -86,6 +91,7 @@ class RunDirectory:
 
     def finish(self, manifest: Mapping[str, Any]) -> Path:
         """Write the manifest last and give the folder its final name."""
+        (self.path / RESERVE).unlink(missing_ok=True)
         write_json(self.path / "manifest.json", manifest)
         sync_folder(self.path)
         self.path.rename(self.final)

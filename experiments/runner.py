@@ -20,10 +20,11 @@ from typing import Any, Protocol
 from experiments import capsule, events, features, mechanisms, workloads
 from experiments.clock import now_ns
 from experiments.errors import RoamlabError
-from experiments.inside import RECOVERY_LIMIT_S
-from experiments.model import Experiment, RunSpec
+from experiments.manifest import describe_run, why_not_carried
+from experiments.model import RECOVERY_LIMIT_S, Experiment, RunSpec
 from experiments.rundir import SCHEMA, RunDirectory, new_campaign_id, read_json, write_json
 from experiments.version import describe_version
+from topologies import registry
 
 _SETUP_LIMIT_S = 90.0
 """A run that needs longer than its scenario, the recovery limit and this is ended as failed."""
@@ -55,6 +56,7 @@ class _Active:
     """Its network is built and its captures run."""
     ending: str | None = None
     """Why the runner asked it to end."""
+    ending_state: str = "interrupted"
 
     @property
     def stdout_fd(self) -> int:
@@ -85,6 +87,11 @@ class Campaign:
         for scenario in self.experiment.scenarios:
             for event in scenario.events:
                 events.check(event)
+            try:
+                topo = registry.make(scenario.topology, dict(scenario.parameters))
+            except ValueError as error:
+                raise RoamlabError(f"scenario {scenario.name}: {error}") from error
+            events.check_targets(scenario.events, topo)
         self.folder = self.results / self.experiment.name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -120,8 +127,10 @@ class Campaign:
                     self._pump(selector, active)
                     self._release_when_ready(active)
         except BaseException as error:
-            self._abandon(active, f"interrupted: {error or type(error).__name__}")
-            self._write("interrupted")
+            state = "failed" if isinstance(error, Exception) else "interrupted"
+            self._abandon(active, f"{state}: {str(error) or type(error).__name__}", state)
+            with contextlib.suppress(RoamlabError):  # the disk may be what failed
+                self._write(state)
             raise
         self._write("complete" if all(state in ENDED_WELL for state in self.states.values()) else "failed")
         return self.folder / f"{self.campaign}.json"
@@ -156,7 +165,8 @@ class Campaign:
         directory = RunDirectory(self.folder, run_id)
         directory.create()
         self.observer.run_started(spec)
-        reason = features.why_unsupported(mechanisms.REGISTRY[spec.mechanism].requires, self.available)
+        needs = mechanisms.REGISTRY[spec.mechanism].requires
+        reason = features.why_unsupported(needs, self.available) or why_not_carried(spec)
         if reason is not None:
             self._complete(spec, directory, "unsupported", reason)
             return None
@@ -171,8 +181,7 @@ class Campaign:
             )  # fmt: skip
         assert box.process.stdout is not None
         os.set_blocking(box.process.stdout.fileno(), False)
-        last_s = max([spec.scenario.duration_s, *(event.at_s for event in spec.scenario.events)])
-        limit_s = last_s + RECOVERY_LIMIT_S + _SETUP_LIMIT_S
+        limit_s = spec.scenario.last_s + RECOVERY_LIMIT_S + _SETUP_LIMIT_S
         return _Active(spec, directory, box, now_ns() + int(limit_s * 1e9))
 
     def _pump(self, selector: selectors.BaseSelector, active: dict[int, _Active]) -> None:
@@ -192,11 +201,11 @@ class Campaign:
         for run in list(active.values()):
             if now_ns() > run.deadline_ns:
                 if run.ending is None:
-                    run.ending = "no end in time: the run hung"
+                    run.ending, run.ending_state = "no end in time: the run hung", "failed"
                     run.deadline_ns = now_ns() + int(_END_GRACE_S * 1e9)
                     run.box.ask_to_end()
                 else:
-                    run.box.close()
+                    run.box.close()  # its output ends with it, and the run with that
 
     def _report(self, run: _Active, data: bytes) -> None:
         *lines, run.buffer = (run.buffer + data).split(b"\n")
@@ -210,15 +219,21 @@ class Campaign:
                 self.observer.run_progress(run.spec, report)
 
     def _ended(self, run: _Active) -> None:
-        """The capsule is gone: take its manifest, or write one for it."""
-        code = run.box.wait(_END_GRACE_S)
+        """The run's output has ended: take its manifest, or write one for it. A capsule that is still there is cut off."""
+        try:
+            code: int | None = run.box.wait(_END_GRACE_S)
+        except subprocess.TimeoutExpired:
+            code = None
         run.box.close()
         if run.directory.final.is_dir():
             manifest = read_json(run.directory.final / "manifest.json")
+            if run.ending and manifest["state"] not in ENDED_WELL:  # the runner knows better why it asked for the end
+                manifest.update(state=run.ending_state, reason=run.ending)
+                write_json(run.directory.final / "manifest.json", manifest)
             self._note(run.spec, run.directory, manifest["state"], manifest.get("reason"))
             return
         reason = run.ending or f"the capsule ended with exit code {code}: {self._last_line(run.directory)}"
-        self._complete(run.spec, run.directory, "interrupted" if run.ending else "failed", reason)
+        self._complete(run.spec, run.directory, run.ending_state if run.ending else "failed", reason)
 
     @staticmethod
     def _last_line(directory: RunDirectory) -> str:
@@ -230,18 +245,8 @@ class Campaign:
 
     def _complete(self, spec: RunSpec, directory: RunDirectory, state: str, reason: str) -> None:
         """Write the manifest of a run that has none."""
-        mechanism = mechanisms.REGISTRY[spec.mechanism]
-        scenario = spec.to_dict()["scenario"]
-        directory.finish(
-            {
-                "schema": SCHEMA, "state": state, "reason": reason, "run_id": directory.final.name, "campaign": self.campaign,
-                "experiment": spec.experiment, "seed": spec.seed, "repetition": spec.repetition,
-                "scenario": {**scenario, "label": scenario["label"] or scenario["name"]},
-                "mechanism": {"name": mechanism.name, "label": mechanism.label, "transport": mechanism.transport},
-                "workload": spec.to_dict()["workload"], "t0_mono_ns": None, "t0_wall_ns": None, "captures": [],
-                **self.environment,
-            }
-        )  # fmt: skip
+        manifest = {**describe_run(spec, directory.final.name, self.campaign, state, reason), **self.environment}
+        directory.finish(manifest)
         self._note(spec, directory, state, reason)
 
     def _note(self, spec: RunSpec, directory: RunDirectory, state: str, reason: str | None) -> None:
@@ -253,17 +258,14 @@ class Campaign:
 
     # -- the campaign ---------------------------------------------------------------------------------------------
 
-    def _abandon(self, active: dict[int, _Active], reason: str) -> None:
-        """End every active run; each writes down why, or the runner does."""
+    def _abandon(self, active: dict[int, _Active], reason: str, state: str) -> None:
+        """End every active run; each writes down why, or the runner does. One that cannot be written stays `.partial`."""
         for run in active.values():
-            run.ending = reason
+            run.ending, run.ending_state = reason, state
             run.box.ask_to_end()
         for run in active.values():
-            try:
-                run.box.wait(_END_GRACE_S)
-            except subprocess.TimeoutExpired:
-                run.box.close()
-            self._ended(run)
+            with contextlib.suppress(RoamlabError, OSError):
+                self._ended(run)
 
     def _write(self, state: str) -> None:
         experiment = self.experiment
@@ -281,6 +283,7 @@ class Campaign:
                 "seed": self.seed,
                 "runs": list(self.states),
                 "mechanisms": [{"name": n, "label": mechanisms.REGISTRY[n].label} for n in experiment.mechanisms],
+                "workloads": [{"name": w.name, "kind": w.kind, "label": w.name} for w in experiment.workloads],
                 "scenarios": [{"name": s.name, "label": s.label or s.name} for s in experiment.scenarios],
                 "claims": [asdict(claim) for claim in experiment.claims],
             },

@@ -10,10 +10,12 @@ from mininet.log import setLogLevel
 
 from experiments import events, mechanisms
 from experiments.cli.shell import parse_parameters
-from experiments.clock import now_ns
+from experiments.clock import now_ns, sleep_until
 from experiments.errors import RoamlabError
 from experiments.model import Event
 from experiments.testbed import Testbed
+from topologies.links.netns import LinkError
+from topologies.nodes import NodeError
 
 
 class Shell(CLI):
@@ -37,10 +39,14 @@ class Shell(CLI):
             kind, target, *parameters = line.split() if len(line.split()) >= 2 else ["", ""]
             event = Event(at_s=0.0, kind=kind, target=target, parameters=parse_parameters(tuple(parameters)))
             events.check(event)
+            events.check_targets((event,), self.context.bed.topo)
             self.context.bed.prepare_attachments(events.attachments((event,)))
-            done = events.perform(event, self.context, now_ns())
-            print(f"done in {done['done_s'] * 1000:.1f} ms. {done['note']}")
-        except RoamlabError as error:
+            began_ns = now_ns()
+            for entry in events.expand((event,)):
+                sleep_until(began_ns + int(entry.at_s * 1e9))
+                done = events.perform(entry, self.context, began_ns)
+                print(f"{entry.kind}: done after {done['done_s'] * 1000:.1f} ms. {done['note']}")
+        except (RoamlabError, NodeError, LinkError, ValueError, TimeoutError) as error:
             print(error)
 
 
@@ -54,7 +60,7 @@ def main() -> None:
     try:
         bed = Testbed(order["topology"], order["parameters"], folder)
         bed.start()
-    except (RoamlabError, TimeoutError, ValueError) as error:
+    except (RoamlabError, NodeError, LinkError, TimeoutError, ValueError) as error:
         sys.exit(f"roamlab: {error}")
     print("paths: " + ", ".join(f"{p.name} ({p.interface})" for p in bed.paths))
     Shell(bed)

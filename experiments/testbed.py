@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,15 +43,15 @@ class Testbed:
         self.directory = directory
         self.processes: list[NodeProcess] = []
         self._agents: dict[tuple[str, str], NodeProcess] = {}
-        self._sysctls: dict[str, str] = {}
         self._ports: dict[tuple[str, str], Any] = {}
+        self.ever_crashed: set[str] = set()
         self.crashed: dict[str, dict[str, Mapping[str, Any]]] = {}
         """Crashed nodes and the agents that they had (see `experiments.crash`)."""
         self._agent_configs: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._absent = absent
         self._share_folders()
         Mininet.inited = True  # Mininet's own init would raise limits and sysctls of the whole host
-        self.topo = registry.make(topology, dict(parameters))
+        self.topo = registry.make(topology, {"seed": seed, **parameters})
         self.net = Mininet(topo=self.topo, controller=None, waitConnected=False)
         self.paths: list[AccessPath] = list(self.topo.paths())
 
@@ -143,7 +144,11 @@ class Testbed:
     def run(self, node: Node, argv: list[str], *, check: bool = True) -> str:
         """Run a short command in a node and return its output. Raises RoamlabError with its error text."""
         process = node.popen(argv)
-        out, err = process.communicate(timeout=_CONTROL_TIMEOUT_S)
+        try:
+            out, err = process.communicate(timeout=_CONTROL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise RoamlabError(f"{node.name}: {shlex.join(argv)}: no end within {_CONTROL_TIMEOUT_S:g} s") from None
         if check and process.returncode != 0:
             raise RoamlabError(f"{node.name}: {shlex.join(argv)}: {err.decode(errors='replace').strip() or 'failed'}")
         return str(out.decode(errors="replace"))
@@ -181,14 +186,12 @@ class Testbed:
         return list(self.addresses(self.cn))
 
     def sysctl(self, node: Node, name: str, value: object) -> None:
-        """Set a sysctl of the node's namespace and record it."""
+        """Set a sysctl of the node's namespace."""
         self.run(node, ["sysctl", "-q", "-w", f"{name}={value}"])
-        self._sysctls[f"{node.name}:{name}"] = str(value)
 
-    @property
-    def sysctls(self) -> dict[str, str]:
-        """Every sysctl that was set on purpose, "node:name" to value."""
-        return dict(self._sysctls)
+    def all_sysctls(self) -> dict[str, str]:
+        """The sysctls of the end hosts that decide results, as the kernel has them, "node:name" to value."""
+        return {f"{node.name}:{name}": value for node in (self.mn, self.cn) for name, value in node.sysctls().items()}
 
     def describe(self) -> dict[str, Any]:
         """Paths and drawing of the network, for the manifest."""
@@ -205,7 +208,7 @@ class Testbed:
 
     def reset_link_statistics(self) -> None:
         """Forget what the wire did while the network was being built."""
-        wire().reset_lateness()
+        wire().reset_stats()
 
     def link_statistics(self) -> dict[str, Any]:
         """What the wire did: backend, lateness, counters of every link."""
@@ -260,13 +263,11 @@ class Testbed:
         return {role: self._agent_configs[node_name, role] for role in roles}
 
     def check(self) -> None:
-        """Raises RoamlabError when an agent has died: nothing measured after that would mean anything."""
+        """Raises an error when an agent, a daemon or the link emulation has died: what follows would mean nothing."""
+        wire().check()
         for process in self._agents.values():
             if not process.running():
                 raise RoamlabError(process.why_ended())
-
-    def close(self) -> None:
-        """End the programs; the capsule takes the rest."""
-        for process in reversed(self.processes):
-            process.end(grace_s=2.0)
-        self.net.stop()
+        for node in self.net.hosts:
+            if node.name not in self.crashed and hasattr(node, "check"):
+                node.check()

@@ -7,10 +7,15 @@ from typing import Any
 from experiments.capsule import ROOT
 
 
+def version() -> str:
+    """The installed version."""
+    return metadata.version("roamlab")
+
+
 def describe_version() -> dict[str, Any]:
     """Version, commit and whether the tree differs from it; the commit is null outside a git checkout."""
     return {
-        "version": metadata.version("roamlab"),
+        "version": version(),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
     }
@@ -20,7 +25,9 @@ def _git(*arguments: str) -> str | None:
     try:
         # safe.directory: the checkout may belong to another user than the one who runs it
         done = subprocess.run(
-            ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments], capture_output=True, text=True
+            ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
         )
     except OSError:
         return None

@@ -43,9 +43,10 @@ def _load_file(path: Path) -> Experiment:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise RoamlabError(f"{path}: line {error.lineno}: {error.msg}") from error
-    except (RoamlabError, NameError, TypeError, ValueError, ImportError, AttributeError) as error:
+    except Exception as error:  # the user's code: whatever is wrong there is named with its line
         line = _line_in(path, error)
-        raise RoamlabError(f"{path}: line {line}: {error}") from error
+        what = str(error) if isinstance(error, RoamlabError) else f"{type(error).__name__}: {error}"
+        raise RoamlabError(f"{path}: line {line}: {what}") from error
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         raise RoamlabError(f"{path}: defines no EXPERIMENT = Experiment(...)")

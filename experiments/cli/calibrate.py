@@ -34,6 +34,8 @@ def calibrate(
     for name in presets:
         if name not in PRESETS:
             raise RoamlabError(f"no profile {name!r}; there are: {', '.join(PRESETS)}")
+    if markdown is not None:
+        _write_page(markdown, "")  # an unwritable page is better known before the measurement
     names = list(presets) or ([] if (sweep or loss) and not everything else list(PRESETS))
     options = [
         flag for flag, on in (("--sweep", sweep or everything), ("--loss", loss or everything), ("--quick", quick)) if on
@@ -45,8 +47,7 @@ def calibrate(
         for result in results:
             _show(result)
     if markdown is not None:
-        markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(_markdown(results))
+        _write_page(markdown, _markdown(results))
     missed = [row for result in results for row in result["rows"] if not row["ok"]]
     if not as_json:
         count = sum(len(result["rows"]) for result in results)
@@ -63,7 +64,10 @@ def _measure(argv: list[str], *, quiet: bool) -> list[dict[str, Any]]:
     try:
         with console.status("starting", spinner="dots") as status:
             for line in box.process.stdout:
-                said = json.loads(line)
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    continue  # a library's word, not ours
                 if "error" in said:
                     raise RoamlabError(f"calibration: {said['error']}")
                 if "result" in said:
@@ -76,6 +80,15 @@ def _measure(argv: list[str], *, quiet: bool) -> list[dict[str, Any]]:
     finally:
         box.close()
     return results
+
+
+def _write_page(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a" if not text else "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise RoamlabError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _markdown(results: list[dict[str, Any]]) -> str:

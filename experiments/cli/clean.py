@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from experiments.cli.terminal import console
+from experiments.errors import RoamlabError
 from experiments.rundir import PARTIAL
 
 
@@ -15,7 +16,10 @@ def stale_folders(results: Path) -> list[Path]:
     """Unfinished run folders whose runner is gone (a live runner holds a lock on its folders)."""
     stale = []
     for folder in sorted(results.glob(f"*/*{PARTIAL}")):
-        fd = os.open(folder, os.O_RDONLY)
+        try:
+            fd = os.open(folder, os.O_RDONLY)
+        except PermissionError:
+            continue  # another user's
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             stale.append(folder)
@@ -37,7 +41,10 @@ def clean(results: Path, dry_run: bool) -> None:
     folders = stale_folders(results)
     for folder in folders:
         if not dry_run:
-            shutil.rmtree(folder)
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise RoamlabError(f"{folder}: cannot be removed: {error.strerror}") from error
         console.print(f"{'would remove' if dry_run else 'removed'} {folder}")
     if not folders:
         console.print("nothing to clean")

@@ -25,7 +25,7 @@ def doctor(as_json: bool) -> int:
         print_json({**machine, "features": found, "problem": problem})
         return 1 if problem else 0
     console.print(f"[bold]{machine['kernel']}[/] on {machine['machine']}, Python {machine['versions']['python']}")
-    rows = []
+    rows = [["capsule", _mark(found["capsule"], True, ""), "everything", "", found["capsule"] or ""]]
     for feature in features.FEATURES:
         why = found[feature.name]
         rows.append([feature.name, _mark(why, feature.required, feature.fallback), feature.needed_by,

@@ -14,7 +14,7 @@ from experiments.cli.report import report
 from experiments.cli.run import run
 from experiments.cli.shell import shell
 from experiments.errors import RoamlabError
-from experiments.version import describe_version
+from experiments.version import version
 
 _PR_SET_PDEATHSIG = 1
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -33,7 +33,7 @@ allows user namespaces. End a long run with Ctrl-C; what was finished stays."""
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(describe_version()["version"], prog_name="roamlab")
+@click.version_option(version(), prog_name="roamlab")
 def cli() -> None:
     """roamlab: what happens to a live connection when a host moves, gains a network or loses one?
 
@@ -55,7 +55,7 @@ def _raise_ended(number: int, _frame: object) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """The death of the parent shell is a hang-up, terminal or not; `nohup` and `setsid` keep their meaning."""
+    """The death of the parent shell is a hang-up, terminal or not; `nohup` protects from both."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_ended)

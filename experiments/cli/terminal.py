@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments.inside import RECOVERY_LIMIT_S
-from experiments.model import RunSpec
+from experiments.model import RECOVERY_LIMIT_S, RunSpec
 
 console = Console(highlight=False)
 _MARKS = {"complete": "[green]✓[/]", "unsupported": "[yellow]–[/]", "failed": "[red]✗[/]", "interrupted": "[red]![/]"}
@@ -75,9 +74,8 @@ class ProgressObserver:
 
     def run_started(self, spec: RunSpec) -> None:
         """A new bar."""
-        last_s = max([spec.scenario.duration_s, *(event.at_s for event in spec.scenario.events)])
         self.tasks[spec.slug] = self.progress.add_task(
-            f"  {spec.scenario.name} · {spec.mechanism}", total=last_s, note="starting"
+            f"  {spec.scenario.name} · {spec.mechanism}", total=spec.scenario.last_s, note="starting"
         )
 
     def run_progress(self, spec: RunSpec, report: Mapping[str, Any]) -> None:

@@ -14,6 +14,8 @@ class Mechanism:
     summary: ClassVar[str]
     transport: ClassVar[str] = "tcp"
     """What the captures must show on the wire: "tcp" or "mptcp"."""
+    carries_udp: ClassVar[bool] = True
+    """False: UDP passes it by, so that a UDP workload would not show the mechanism."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of features in `experiments.features` without which the verdict is `unsupported`."""
 

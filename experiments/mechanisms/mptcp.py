@@ -17,6 +17,7 @@ class Mptcp(Mechanism):
     label: ClassVar[str] = "MPTCP"
     summary: ClassVar[str] = "kernel MPTCP v1, a subflow on every path, all active"
     transport: ClassVar[str] = "mptcp"
+    carries_udp: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("mptcp", "mptcpize")
     further_path_flags: ClassVar[tuple[str, ...]] = ("subflow",)
     """Endpoint flags of every path but the first."""

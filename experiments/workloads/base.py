@@ -21,8 +21,9 @@ _START_TIMEOUT_S = 30.0
 class RunningWorkload:
     """A workload under way: the two programs and the moment at which the scenario's time 0 is."""
 
-    def __init__(self, server: NodeProcess, client: NodeProcess, started_ns: int) -> None:
+    def __init__(self, bed: "Testbed", server: NodeProcess, client: NodeProcess, started_ns: int) -> None:
         self.server, self.client, self.t0_mono_ns = server, client, started_ns
+        self.crashed_nodes = bed.ever_crashed
         self.bytes = 0
         self.last_bytes_ns: int | None = None
         """When the receiver last reported new bytes; None when the workload does not report them."""
@@ -37,7 +38,8 @@ class RunningWorkload:
     def check(self) -> None:
         """Raises RoamlabError when a program has failed (an application that lost its connection has not failed)."""
         for process in (self.client, self.server):
-            if not process.running() and process.process.returncode != 0:
+            crashed = process.node_name in self.crashed_nodes
+            if not crashed and not process.running() and process.process.returncode != 0:
                 raise RoamlabError(process.why_ended())
 
     def stop(self) -> None:
@@ -53,6 +55,8 @@ class Workload:
     summary: ClassVar[str]
     program: ClassVar[str]
     """Module of the peer program in `experiments.peers`."""
+    transport: ClassVar[str] = "tcp"
+    """"tcp" or "udp": what the programs open."""
     parameters: ClassVar[dict[str, Any]] = {}
     """Names and default values of the parameters."""
 
@@ -62,8 +66,10 @@ class Workload:
             valid = ", ".join(self.parameters) or "none"
             raise RoamlabError(f"workload {self.kind}: unknown parameter {', '.join(unknown)}; it has: {valid}")
         for name, value in spec.parameters.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15):
-                raise RoamlabError(f"workload {self.kind}: {name} = {value!r} must be a positive number")
+            if value is None and self.parameters[name] is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < 1e15:
+                raise RoamlabError(f"workload {self.kind}: {name} = {value!r} must be a number, at least 1")
         self.spec = spec
         self.values = {**self.parameters, **spec.parameters}
 
@@ -89,4 +95,4 @@ class Workload:
         command = self.client_command(out, address, bind, scenario, seed)
         client = bed.spawn(bed.mn, mechanism.command(command), "client", reports=True)
         connected = client.expect("connected", _START_TIMEOUT_S)
-        return RunningWorkload(server, client, int(connected.get("mono_ns", now_ns())))
+        return RunningWorkload(bed, server, client, int(connected.get("mono_ns", now_ns())))

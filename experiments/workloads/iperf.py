@@ -64,7 +64,7 @@ class Iperf3(Workload):
         wait_until(
             lambda: self._connections(bed, client) > int(self.values["streams"]), _START_TIMEOUT_S, "iperf3's connections"
         )
-        return RunningIperf(server, client, now_ns())
+        return RunningIperf(bed, server, client, now_ns())
 
     @staticmethod
     def _connections(bed: "Testbed", client: NodeProcess) -> int:

@@ -13,6 +13,7 @@ class Voice(Workload):
     kind: ClassVar[str] = "voice"
     summary: ClassVar[str] = "50 packets/s of UDP with sequence number and sending time: loss, jitter, gap"
     program: ClassVar[str] = "voice"
+    transport: ClassVar[str] = "udp"
     parameters: ClassVar[dict[str, Any]] = {}
 
     def _options(self, scenario: Scenario) -> list[str]:

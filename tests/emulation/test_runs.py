@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ SHORT = Path(__file__).with_name("short_outage.py")
 GONE_WITHIN_S = 10.0
 UNDER_WAY_WITHIN_S = 60.0
 RUN_TIMEOUT_S = 120.0
+RELAY_BROKEN_US = 50_000  # a hundred times what an undisturbed machine shows: not a slow host but a defect
+NOTICED_WITHIN_S = 10.0  # far below the recovery limit that a run would wait for its workload
+EVENT_LATE_LIMIT_S = 0.5  # a loaded machine; the analysis is stricter and then does not judge
 
 
 @contextlib.contextmanager
@@ -94,8 +98,9 @@ def test_two_campaigns_side_by_side(tmp_path: Path, user_namespace: str, monkeyp
         # Here two networks are built while others measure: that a relay was late, and says so, is the right verdict.
         assert metrics["judged"] or metrics["why_not"].startswith("link relay was late"), metrics
         timeline = [json.loads(line) for line in (folder / "timeline.jsonl").read_text().splitlines()]
-        happened = [line["at_s"] for line in timeline if line["phase"] == "event"]
-        assert [round(at_s, 1) for at_s in happened] == [1.5, 2.5]
+        happened = [(line["kind"], line["at_s"] - line["planned_s"]) for line in timeline if line["phase"] == "event"]
+        assert [kind for kind, _ in happened] == ["carrier-loss", "carrier-return"]
+        assert all(0 <= late_s < EVENT_LATE_LIMIT_S for _, late_s in happened), happened
     assert not list(tmp_path.glob("short/*.partial"))
     assert len(list(tmp_path.glob("short/*.html"))) == 2
 
@@ -170,6 +175,8 @@ def _kill_program(mark: str, part: str) -> None:
         pytest.param("experiments.peers.bulk serve", "server on cn ended", id="workload"),
         pytest.param("-i mn-lte", "dumpcap-mn-mn-lte on mn ended", id="capture"),
         pytest.param("topologies.links.relay", "relay", id="relay"),
+        pytest.param("agents netconf", "netconf", id="network configuration"),
+        pytest.param("dnsmasq", "dnsmasq", id="DHCP server"),
     ],
 )
 def test_a_failing_program_fails_the_run_with_its_name(tmp_path: Path, part: str, reason: str) -> None:
@@ -177,11 +184,13 @@ def test_a_failing_program_fails_the_run_with_its_name(tmp_path: Path, part: str
     with roamlab(tmp_path, "-m", "mptcp", "--no-report", mark=mark) as process:
         under_way(tmp_path)
         _kill_program(mark, part)
+        killed_ns = time.monotonic_ns()
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 1, stderr
         gone(mark)
     manifest = manifests(tmp_path)["carrier-loss.mptcp.bulk-r0"]
     assert manifest["state"] == "failed"
+    assert manifest["ended_mono_ns"] - killed_ns < NOTICED_WITHIN_S * 1e9
     assert reason in manifest["reason"]
 
 
@@ -227,3 +236,44 @@ def test_json_for_machines(words: list[str], check: Callable[[dict[str, Any]], N
     done = _command(*words, "--json")
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout))
+
+
+def test_a_full_disk_is_written_down(tmp_path: Path) -> None:
+    """Results on a small file system that fills up while the run is under way."""
+    results, mark = tmp_path / "small", new_mark()
+    results.mkdir()
+    namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+    script = 'mount -t tmpfs -o size=230m small "$1" && shift && exec "$@"'
+    run = [str(ROAMLAB), "run", str(SHORT), "-s", "carrier-loss", "-m", "tcp", "--no-report", "--results", str(results)]
+    env = {**environment(), MARK: mark}
+    argv = [*namespace, "sh", "-c", script, "sh", str(results), *run]
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            inside = Path(f"/proc/{process.pid}/root{results}")
+            under_way(inside)
+            with contextlib.suppress(OSError), (inside / "filler").open("wb") as filler:
+                while True:
+                    filler.write(bytes(1_000_000))
+            wait_until(lambda: manifests(inside), 60, "a manifest on the full disk")
+            manifest = manifests(inside)["carrier-loss.tcp.bulk-r0"]
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert manifest["state"] == "failed"
+    assert "No space left" in manifest["reason"] or "dumpcap" in manifest["reason"], manifest["reason"]
+    assert process.returncode == 1, stderr
+    gone(mark)
+
+
+@pytest.mark.alone
+def test_a_run_that_nothing_disturbs_is_judged(tmp_path: Path) -> None:
+    """With the machine for itself a run is judged; only a relay that the host delayed a little more than allowed is excused."""
+    with roamlab(tmp_path, mark=new_mark()) as process:
+        report = json.loads(process.communicate(timeout=RUN_TIMEOUT_S)[0])
+    for cell in report["matrix"]:
+        assert cell["judged"] or all("link relay was late" in reason for reason in cell["reasons"]), cell
+    for manifest in manifests(tmp_path).values():
+        assert manifest["relay"]["late_p99_us"] < RELAY_BROKEN_US
+    if all(cell["judged"] for cell in report["matrix"]):
+        assert process.returncode == 0
+        assert report["claims"][0]["verdict"] == "holds"

@@ -5,6 +5,7 @@ import pytest
 from experiments import catalogue, events
 from experiments.errors import RoamlabError
 from experiments.model import Event
+from topologies import registry
 
 
 def test_a_planned_handover_takes_the_old_interface_down_after_the_overlap() -> None:
@@ -39,6 +40,10 @@ def test_moves_are_known_before_the_run() -> None:
         (Event(at_s=0, kind="blackhole-on", target="x", parameters={"way": 1}), ["unknown parameter way", "direction"]),
         (Event(at_s=0, kind="reattach", target="mn-wlan"), ["parameter to is missing"]),
         (Event(at_s=0, kind="carrier-loss"), ["target is missing"]),
+        (Event(at_s=0, kind="signal-strength", target="mn-wlan"), ["parameter dbm is missing"]),
+        (Event(at_s=0, kind="prefer", target="mn-wlan"), ["parameter over is missing"]),
+        (Event(at_s=0, kind="profile-change", target="mn-wlan", parameters={"loss": "much"}), ["loss = 'much'"]),
+        (Event(at_s=0, kind="signal-strength", target="mn-wlan", parameters={"dbm": float("nan")}), ["dbm = nan"]),
     ],
 )
 def test_bad_events_say_what_is_valid(event: Event, words: list[str]) -> None:
@@ -58,4 +63,20 @@ def test_every_experiment_of_the_catalogue_has_valid_events() -> None:
 def test_every_kind_is_documented_in_one_line() -> None:
     for kind in events.KINDS.values():
         assert kind.summary.endswith((".", ":")) or kind.summary
-        assert kind.target in ("interface", "link", "node", "router")
+        assert kind.target in ("interface", "link", "node", "router", "middlebox")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "words"),
+    [
+        ("carrier-loss", "mn-wifi", ["no interface 'mn-wifi'", "mn-wlan, mn-lte"]),
+        ("blackhole-on", "core-cr1", ["no link 'core-cr1'", "ar1-ap1"]),
+        ("node-crash", "ha9", ["no node 'ha9'", "core"]),
+        ("renumber", "core", ["no router 'core'", "ar1, ar2"]),
+        ("nat-rebind", "ar1", ["no middlebox 'ar1'", "none here"]),
+    ],
+)
+def test_targets_are_looked_up_in_the_topology(kind: str, target: str, words: list[str]) -> None:
+    with pytest.raises(RoamlabError) as error:
+        events.check_targets((Event(at_s=0, kind=kind, target=target),), registry.make("mobile"))
+    assert all(word in str(error.value) for word in words), str(error.value)

@@ -71,3 +71,27 @@ def test_doubles_and_dangling_claims_are_refused() -> None:
         Workload(direction="sideways")
     with pytest.raises(RoamlabError, match="operator"):
         Bound(op="<", value=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"duration_s": float("nan")}, "duration_s = nan"),
+        ({"duration_s": -1}, "duration_s = -1"),
+        ({"duration_s": "long"}, "duration_s = 'long'"),
+        ({"family": 5}, "family = 5"),
+        ({"name": "../x"}, "scenario name '../x'"),
+    ],
+)
+def test_bad_scenarios_name_the_field(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(RoamlabError) as error:
+        Scenario(**{"name": "s", **fields})  # type: ignore[arg-type]
+    assert words in str(error.value)
+
+
+def test_two_workloads_of_a_kind_need_names() -> None:
+    both = (Workload(), Workload(direction="up"))
+    with pytest.raises(RoamlabError, match="workload bulk is there twice"):
+        experiment(workloads=both)
+    named = experiment(workloads=(both[0], Workload(direction="up", name="upload")))
+    assert len({spec.slug for spec in named.runs(repetitions=1, seed=1)}) == 8

@@ -128,7 +128,7 @@ def test_rpc_measures_every_exchange(tmp_path: Path) -> None:
     [
         (Workload(kind="bluk"), ["'bluk'", "bulk, iperf3, voice, rpc"]),
         (Workload(parameters={"size": 1}), ["unknown parameter size", "it has: bytes"]),
-        (Workload(parameters={"bytes": -1}), ["bytes = -1", "positive"]),
+        (Workload(parameters={"bytes": -1}), ["bytes = -1", "at least 1"]),
         (Workload(parameters={"bytes": float("nan")}), ["bytes = nan"]),
         (Workload(kind="rpc", parameters={"interval_ms": "fast"}), ["interval_ms = 'fast'"]),
     ],
