@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from topologies.addressing import FAMILIES
+from topologies.middlebox_settings import MiddleboxLike, MiddleboxSettings, middlebox_settings
 from topologies.profiles import LinkProfile, profile
-
-MIDDLEBOXES = (None, "nat", "firewall")
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class AccessNetwork:
     """2: two prefixes on the link, each from a provider of its own."""
     aps: int = 2
     """Attachment points; the MN starts at the first one."""
-    middlebox: str | None = None
-    """"nat" or "firewall" between the access router and the core."""
+    middlebox: MiddleboxLike = None
+    """Between the access router and the core: "nat", "firewall", or a table of MiddleboxSettings."""
     attached: bool = True
     """Whether the MN starts with an interface here; otherwise it can be moved here."""
 
@@ -36,10 +35,13 @@ class AccessNetwork:
             raise ValueError(f"access network {self.name}: prefixes = {self.prefixes!r}: 1 or 2")
         if self.aps not in (1, 2):
             raise ValueError(f"access network {self.name}: aps = {self.aps!r}: 1 or 2")
-        if self.middlebox not in MIDDLEBOXES:
-            raise ValueError(f'access network {self.name}: middlebox = {self.middlebox!r}: "nat", "firewall" or leave out')
-        if self.middlebox and self.prefixes == 2:
+        if self.box is not None and self.prefixes == 2:
             raise ValueError(f"access network {self.name}: a middlebox needs prefixes = 1")
+
+    @property
+    def box(self) -> MiddleboxSettings | None:
+        """What `middlebox` means."""
+        return middlebox_settings(self.middlebox, f"access network {self.name}: middlebox")
 
     @property
     def label(self) -> str:

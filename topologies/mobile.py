@@ -38,6 +38,7 @@ from topologies.addressing import (
 )
 from topologies.links.link import EmulatedLink
 from topologies.middlebox import Middlebox
+from topologies.middlebox_settings import MiddleboxSettings, middlebox_settings
 from topologies.mobile_host import MobileHost, StaticHost
 from topologies.nodes import HomeAgentHost, LinuxHost, Router
 from topologies.plain_link import PlainLink
@@ -84,6 +85,8 @@ class MobileTopo(Topo):
     home network is connected to two providers. at_home: the MN starts with an interface mn-home on the first home link.
     home_profile: profile of that link. cn_links: 1 or 2 interfaces of the CN, each with a network of its own.
     core: profile of the links between core and the routers of the CN (none: plain veth). congestion_control: of MN and CN.
+    home_middlebox, cn_middlebox: a box between each home or correspondent network and the core ("nat", "firewall", or a table
+    of MiddleboxSettings), named mbh* and mbc*; those of access networks are mb*. seed: of the random numbers of all links.
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -95,6 +98,9 @@ class MobileTopo(Topo):
         "cn_links": 1,
         "core": None,
         "congestion_control": "cubic",
+        "home_middlebox": None,
+        "cn_middlebox": None,
+        "seed": 0,
     }
     OWN_DEFAULTS: ClassVar[dict[str, Any]] = {}
     """What a named configuration changes."""
@@ -119,6 +125,13 @@ class MobileTopo(Topo):
         self.at_home = bool(_count("at_home", self.values["at_home"], 0, 1))
         self.home_profile = profile(self.values["home_profile"])
         self.core_profile = None if self.values["core"] is None else profile(self.values["core"])
+        self.home_middlebox = middlebox_settings(self.values["home_middlebox"], "home_middlebox")
+        self.cn_middlebox = middlebox_settings(self.values["cn_middlebox"], "cn_middlebox")
+        self.seed = _seed(self.values["seed"])
+        if self.home_middlebox is not None and not self.homes:
+            raise ValueError("home_middlebox needs a home network: homes=1")
+        if self.home_middlebox is not None and self.home_prefixes == 2:
+            raise ValueError("home_middlebox needs home_prefixes=1")
         if self.at_home and not self.homes:
             raise ValueError("at_home needs a home network: homes=1")
         if not self.at_home and not any(item.attached for item in self.access):
@@ -150,7 +163,7 @@ class MobileTopo(Topo):
         interface = interface_name("mn", item.name) if item.attached else None
         self._declare(router, AccessRouter, "access-router", prefixes=prefixes, spare=spare)
         self._add_attachment_points(router, item.aps, interface)
-        self._connect_router(router, prefixes, spare, item.middlebox)
+        self._connect_router(router, prefixes, spare, item.box, f"mb{number}")
         if interface is not None:
             self._attach_mn(router, interface, item.name, item.profile, item.families, item.prefixes, item.label)
 
@@ -163,7 +176,7 @@ class MobileTopo(Topo):
         self._declare(agent, HomeAgentHost, "home-agent")
         interface = interface_name("mn", "home") if self.at_home and number == 1 else None
         self._add_attachment_points(router, 2, interface)
-        self._connect_router(router, prefixes, spare, None)
+        self._connect_router(router, prefixes, spare, self.home_middlebox, f"mbh{number}")
         mine, theirs = interface_name(agent, router), interface_name(router, agent)
         self._kinds[router][2].setdefault("ports", []).append(theirs)
         for pair in prefixes:
@@ -182,7 +195,7 @@ class MobileTopo(Topo):
             router = f"cr{number}"
             pair = network_prefixes("correspondent", number)
             self._declare(router, Router, "router")
-            self._uplink([router, "core"], pair.networks(), profile_of_link=self.core_profile)
+            self._uplink_through(router, pair.networks(), self.cn_middlebox, f"mbc{number}", self.core_profile)
             mine, theirs = interface_name("cn", router), interface_name(router, "cn")
             self.plan.add_addresses(router, theirs, pair.host(1))
             self.plan.add_addresses("cn", mine, pair.host(CN_HOST_PART))
@@ -203,7 +216,9 @@ class MobileTopo(Topo):
                 )
             self._link("cn", router, mine, theirs, None, f"correspondent network {number}")
 
-    def _connect_router(self, router: str, prefixes: Sequence[PrefixPair], spare: PrefixPair, middlebox: str | None) -> None:
+    def _connect_router(
+        self, router: str, prefixes: Sequence[PrefixPair], spare: PrefixPair, middlebox: MiddleboxSettings | None, box: str
+    ) -> None:
         """Join an access or home router to the core: directly, through a middlebox, or through one provider per prefix."""
         networks = [pair.networks() for pair in prefixes]
         if len(prefixes) == 2:
@@ -216,13 +231,22 @@ class MobileTopo(Topo):
                     link = self.plan.link_between(router, provider)
                     self.plan.add_default(router, [link.address_of(provider, 4), link.address_of(provider, 6)])
             return
-        own = networks[0] + spare.networks()
+        self._uplink_through(router, networks[0] + spare.networks(), middlebox, box)
+
+    def _uplink_through(
+        self,
+        router: str,
+        networks: list[Network],
+        middlebox: MiddleboxSettings | None,
+        box: str,
+        profile_of_link: LinkProfile | None = None,
+    ) -> None:
+        """Join a router to the core, through a middlebox called `box` where there are settings for one."""
         if middlebox is None:
-            self._uplink([router, "core"], own)
+            self._uplink([router, "core"], networks, profile_of_link=profile_of_link)
             return
-        box = f"mb{router.removeprefix('ar')}"
-        self._declare(box, Middlebox, "middlebox", outside=interface_name(box, "core"), **{middlebox: True})
-        self._uplink([router, box, "core"], own, hide4=middlebox == "nat")
+        self._declare(box, Middlebox, "middlebox", outside=interface_name(box, "core"), **middlebox.to_dict())
+        self._uplink([router, box, "core"], networks, hide4=middlebox.nat, profile_of_link=profile_of_link)
 
     def _uplink(
         self,
@@ -234,7 +258,9 @@ class MobileTopo(Topo):
     ) -> None:
         for below, above in pairwise(chain):
             link = self.plan.connect(below, above)
-            self._link(below, above, link.a_interface, link.b_interface, profile_of_link, "")
+            # One link of the chain has the profile: a middlebox must not add the delay once more.
+            last = above == chain[-1]
+            self._link(below, above, link.a_interface, link.b_interface, profile_of_link if last else None, "")
         self.plan.uplink(chain, networks, by_source=by_source, hide4=hide4)
 
     def _add_attachment_points(self, router: str, count: int, interface: str | None) -> None:
@@ -279,7 +305,7 @@ class MobileTopo(Topo):
         numbers = {name: number for number, name in enumerate(self._kinds, start=1)}
         used = dict.fromkeys(self._kinds, 0)
         self._macs: dict[str, str] = {}
-        for seed, link in enumerate(self._pending):
+        for number, link in enumerate(self._pending):
             macs = []
             for node, interface in ((link["a"], link["a_interface"]), (link["b"], link["b_interface"])):
                 used[node] += 1
@@ -287,7 +313,7 @@ class MobileTopo(Topo):
                 self._macs[interface] = macs[-1]
             link_params: dict[str, Any] = {"cls": PlainLink}
             if link["profile"] is not None:
-                link_params = {"cls": EmulatedLink, "profile": link["profile"], "seed": seed}
+                link_params = {"cls": EmulatedLink, "profile": link["profile"], "seed": f"{self.seed}/{number}"}
             self.addLink(
                 link["a"], link["b"], intfName1=link["a_interface"], intfName2=link["b_interface"],
                 addr1=macs[0], addr2=macs[1], **link_params,
@@ -398,6 +424,12 @@ def _count(name: str, value: Any, low: int, high: int) -> int:
     if not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} = {value!r}: must be a number from {low} to {high}")
     return int(value)
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"seed = {value!r}: must be a whole number of at least 0")
+    return value
 
 
 topos = {

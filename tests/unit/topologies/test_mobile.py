@@ -10,6 +10,7 @@ import pytest
 from topologies import mobile
 from topologies.access_network import AccessNetwork, access_network, access_networks
 from topologies.links.link import EmulatedLink
+from topologies.middlebox_settings import MiddleboxSettings
 from topologies.plain_link import PlainLink
 from topologies.profiles import PRESETS, LinkProfile
 from topologies.registry import TOPOLOGIES, make
@@ -78,6 +79,48 @@ def test_middlebox_is_on_the_path() -> None:
     assert not [route for route in topo.plan.routes["core"] if route.destination.startswith("10.1.")]
 
 
+@pytest.mark.parametrize("written", ["nat", {"nat": True}, MiddleboxSettings(nat=True)])
+def test_middleboxes_on_every_kind_of_path(written: Any) -> None:
+    values = {"access": [{"name": "wlan", "middlebox": written}], "homes": 2, "home_middlebox": written,
+              "cn_links": 2, "cn_middlebox": written}  # fmt: skip
+    topo = make("mobile", values)
+    boxes = [name for name, kind in kinds(topo).items() if kind == "middlebox"]
+    assert boxes == ["mb1", "mbh1", "mbh2", "mbc1", "mbc2"]
+    for box in boxes:
+        info = topo.nodeInfo(box)
+        assert (info["outside"], info["nat"], info["firewall"], info["rules"]) == (f"{box}-core", True, False, [])
+    known = {route.destination for route in topo.plan.routes["core"]}
+    assert not [text for text in known if "." in text], "what a translator hides has no route"
+    assert {"2001:db8:1::/64", "2001:db8:201::/64", "2001:db8:402::/64"} <= known
+
+
+def test_middlebox_of_the_cn_adds_no_delay() -> None:
+    rule = "add rule inet middlebox forward udp dport 9 drop"
+    topo = make("mobile", {"access": "wlan", "core": "lan", "cn_middlebox": {"firewall": True, "rules": [rule]}})
+    shaped = [(info["node1"], info["node2"]) for _a, _b, info in topo.links(withInfo=True) if info["cls"] is EmulatedLink]
+    assert shaped == [("mn", "ar1"), ("mbc1", "core")]
+    assert topo.nodeInfo("mbc1")["rules"] == [rule]
+    assert "10.65.0.0/24" in {route.destination for route in topo.plan.routes["core"]}
+    plain = make("mobile", {"access": "wlan", "core": "lan"})
+    assert "mbc1" not in plain.nodes()
+    forwards = make("mobile", {"access": "wlan", "cn_middlebox": {}}).nodeInfo("mbc1")
+    assert (forwards["nat"], forwards["firewall"], forwards["rules"]) == (False, False, [])
+
+
+def link_seeds(seed: int) -> list[Any]:
+    topo = make("mobile", {"core": "lan", "seed": seed})
+    return [info["seed"] for _a, _b, info in topo.links(withInfo=True) if info["cls"] is EmulatedLink]
+
+
+def test_seed_reaches_every_link() -> None:
+    one, other = link_seeds(1), link_seeds(2)
+    assert one == link_seeds(1)
+    assert len(set(one + other)) == len(one) + len(other) == 6, "no link draws like another one, of this run or another"
+    assert all(seed.startswith("1/") for seed in one)
+    default = make("mobile").links(withInfo=True)
+    assert [info["seed"][:2] for _a, _b, info in default if "seed" in info] == ["0/", "0/"]
+
+
 def test_access_networks_may_be_written_in_several_ways() -> None:
     whole = AccessNetwork("wlan", PRESETS["wlan"])
     assert access_networks("wlan") == access_networks([whole]) == access_networks([{"name": "wlan"}]) == (whole,)
@@ -103,6 +146,22 @@ def test_access_networks_may_be_written_in_several_ways() -> None:
         ("mobile", {"access": [{"name": "wlan", "aps": 0}]}, "aps = 0: 1 or 2"),
         ("mobile", {"access": [{"name": "wlan", "middlebox": "x"}]}, "middlebox = 'x'"),
         ("mobile", {"access": [{"name": "wlan", "middlebox": "nat", "prefixes": 2}]}, "needs prefixes = 1"),
+        ("mobile", {"access": [{"name": "wlan", "middlebox": ["nat"]}]}, 'wlan: middlebox = .*: "nat", "firewall", a table'),
+        (
+            "mobile",
+            {"access": [{"name": "wlan", "middlebox": {"NAT": True}}]},
+            "wlan: middlebox has no field 'NAT': valid are nat",
+        ),
+        ("mobile", {"cn_middlebox": "x"}, "cn_middlebox = 'x'"),
+        ("mobile", {"cn_middlebox": {"nat": 1}}, "cn_middlebox: nat = 1: true or false"),
+        ("mobile", {"cn_middlebox": {"rules": "drop"}}, "cn_middlebox: rules = 'drop': a list of nft commands"),
+        ("mobile", {"cn_middlebox": {"rules": [3]}}, "a list of nft commands"),
+        ("mobile", {"homes": 1, "home_middlebox": "x"}, "home_middlebox = 'x'"),
+        ("mobile", {"home_middlebox": "nat"}, "home_middlebox needs a home network"),
+        ("mobile", {"homes": 1, "home_prefixes": 2, "home_middlebox": "nat"}, "home_middlebox needs home_prefixes=1"),
+        ("mobile", {"seed": -1}, "seed = -1: must be a whole number"),
+        ("mobile", {"seed": True}, "seed = True: must be a whole number"),
+        ("mobile", {"seed": "1"}, "seed = '1': must be a whole number"),
         ("mobile", {"access": [{"name": "averylongnetwork", "profile": "wlan"}]}, "choose a name of at most"),
         ("mobile", {"access": []}, "the MN has no interface"),
         ("mobile", {"at_home": True}, "at_home needs a home network"),
