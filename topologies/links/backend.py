@@ -41,7 +41,7 @@ class Backend(Protocol):
         """{"links": {number: {"forward": {...}, "back": {...}}}, "ports": {...}, "late_p50_us", ...}."""
 
     def reset(self) -> None:
-        """Forget the lateness so far."""
+        """Start lateness and all counters anew."""
 
     def check(self) -> None:
         """Raise LinkError when the backend no longer works."""

@@ -16,7 +16,8 @@ class EmulatedLink(Link):
 
     Use: `addLink(a, b, cls=EmulatedLink, profile="wlan", intfName1="mn-wlan")`. A profile is a LinkProfile, the name
     of a preset, a dict of fields, or None: frames pass the wire unshaped (for a plain veth pair use Mininet's
-    Link). `profile_back` (node2 to node1) defaults to `profile`. The same `seed` gives the same losses.
+    Link). `profile_back` (node2 to node1) defaults to `profile`. The same `seed` gives the same losses where a backend
+    draws them from it (userspace).
     All changes have taken effect when the call returns.
     """
 
@@ -30,7 +31,7 @@ class EmulatedLink(Link):
         *arguments: Any,
         profile: ProfileLike = None,
         profile_back: ProfileLike = None,
-        seed: int = 0,
+        seed: int | str = 0,
         **parameters: Any,
     ) -> None:
         self.profile = to_profile(profile)
@@ -130,7 +131,7 @@ class EmulatedLink(Link):
         self._join()
 
     def stats(self) -> dict[str, Any]:
-        """Counters for "forward" and "back": offered, delivered, dropped_*, bytes, lateness in us."""
+        """Counters since the last `Wire.reset_stats`: "forward" and "back" with offered, delivered, dropped_*, lateness."""
         return self._wire.link_stats(self._joint)
 
     def delete(self) -> None:

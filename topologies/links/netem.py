@@ -90,7 +90,7 @@ def unredirect(device: str) -> str:
 
 
 class _Way:
-    """One direction of a link: its hop device, the profile, and what was counted before the last flush."""
+    """One direction of a link: its hop device, the profile, and what is to be added to the kernel's counters."""
 
     def __init__(self, hop: str, profile: LinkProfile) -> None:
         self.hop = hop
@@ -179,7 +179,7 @@ class NetemBackend:
     def _clean(self, number: int) -> None:
         """Stop a link: no redirections, nothing in flight. What is not there, or gone with its device, is fine."""
         link = self._links[number]
-        self._count(number)
+        self._count(number, BOTH)
         commands = []
         for direction, way in link.ways.items():
             near, far = link.device(direction, False), link.device(direction, True)
@@ -238,14 +238,15 @@ class NetemBackend:
         link = self._links[number]
         way = link.ways[direction]
         far = link.device(direction, True) if None not in link.ends else None
-        self._count(number)
+        self._count(number, direction)
         self._tc(unshape(way.hop, far) + shape("add", way.hop, far, way.profile))
 
-    def _count(self, number: int) -> None:
-        """Keep the counters of disciplines that are about to be deleted."""
+    def _count(self, number: int, direction: str) -> None:
+        """Keep the counters of disciplines that are about to be deleted; those that stay would be counted twice."""
         link = self._links[number]
-        for direction, values in self._read(link).items():
-            link.ways[direction].counted = values
+        values = self._read(link)
+        for name in _names(direction):
+            link.ways[name].counted = values[name]
 
     def _read(self, link: _NetemLink) -> dict[str, dict[str, int]]:
         with inside(self._namespace):
@@ -255,7 +256,6 @@ class NetemBackend:
         for direction, way in link.ways.items():
             queue = roots.get(way.hop, {})
             line = roots.get(link.device(direction, True) or "", {})
-            # Disciplines that both a flush of the other direction and this one leave alone would be counted twice.
             fresh = {
                 "offered": queue.get("packets", 0) + queue.get("drops", 0) + queue.get("qlen", 0),
                 "offered_bytes": queue.get("bytes", 0) + queue.get("backlog", 0),
@@ -274,7 +274,12 @@ class NetemBackend:
         return {"links": links, "ports": {}, "late_p50_us": None, "late_p99_us": None, "late_max_us": None}
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Start all counters anew; the disciplines of the kernel go on counting."""
+        with self._lock:
+            for link in self._links.values():
+                for direction, values in self._read(link).items():
+                    way = link.ways[direction]
+                    way.counted = {name: way.counted[name] - values[name] for name in _COUNTERS}
 
     def check(self) -> None:
         """The kernel does not die."""

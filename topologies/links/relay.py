@@ -23,7 +23,7 @@ from typing import Any
 
 from topologies.links.netns import LinkError, enter
 from topologies.links.ring import Ring, Timer
-from topologies.links.shaper import Shaper
+from topologies.links.shaper import Counters, Shaper
 from topologies.profiles import LinkProfile, ProfileError
 
 BATCH_FRAMES = 64
@@ -103,11 +103,17 @@ class Direction:
         self.to: Ring | None = None
         self.armed_ns = 0
         """Time of this direction's valid entry in the heap; 0 for none."""
+        self.lateness = Lateness()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start lateness and counters anew; what is in flight stays."""
+        self.shaper.counters = Counters()
         self.delivered = 0
         self.delivered_bytes = 0
         self.dropped_carrier = 0
         self.dropped_send = 0
-        self.lateness = Lateness()
+        self.lateness.reset()
 
     def stats(self) -> dict[str, Any]:
         """Counters of this direction."""
@@ -147,6 +153,7 @@ class Relay:
         self._leaving: dict[int, Direction] = {}  # by port: the direction that its frames take
         self._by_fd: dict[int, int] = {}
         self._unjoined = 0
+        self._cpu_before_s = 0.0
         self._past = Lateness()  # of links that were removed
         self._heap: list[tuple[int, int, Direction]] = []
         self._serial = 0
@@ -388,7 +395,6 @@ class Relay:
         for joined in self._links.values():
             total.merge(joined.forward.lateness)
             total.merge(joined.back.lateness)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "links": {
                 number: {"forward": joined.forward.stats(), "back": joined.back.stats()}
@@ -403,16 +409,20 @@ class Relay:
                 for number, ring in self._ports.items()
             },
             "unjoined": self._unjoined,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "cpu_s": _cpu_s() - self._cpu_before_s,
             **total.summary(),
         }
 
     def _reset(self) -> None:
-        """Forget the lateness so far; counters go on."""
+        """Start lateness and all counters anew; what is in flight stays."""
         self._past.reset()
+        self._unjoined = 0
+        self._cpu_before_s = _cpu_s()
         for joined in self._links.values():
-            joined.forward.lateness.reset()
-            joined.back.lateness.reset()
+            joined.forward.reset()
+            joined.back.reset()
+        for ring in self._ports.values():
+            ring.reset_counters()
 
     _COMMANDS: dict[str, Callable[..., Any]] = {
         "add_port": _add_port,
@@ -426,6 +436,11 @@ class Relay:
         "stats": _stats,
         "reset": _reset,
     }
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _discard(_arrival_ns: int, _frame: bytes) -> None:

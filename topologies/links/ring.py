@@ -207,6 +207,11 @@ class Ring:
         self.drops += dropped
         return self.drops
 
+    def reset_counters(self) -> None:
+        """Start counting anew."""
+        self.count_drops()
+        self.drops = self.oversize = self.checksums_completed = 0
+
     def clear_error(self) -> int:
         """Fetch and reset the pending error, such as ENETDOWN after the interface went down; 0 if none."""
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

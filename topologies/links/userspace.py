@@ -189,7 +189,7 @@ class UserspaceBackend:
         return value
 
     def reset(self) -> None:
-        """Forget the lateness so far."""
+        """Start lateness and all counters anew."""
         self._request("reset")
 
     def close(self) -> None:

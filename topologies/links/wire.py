@@ -183,7 +183,10 @@ class Wire:
         return value
 
     def stats(self) -> dict[str, Any]:
-        """Backend, lateness in us (late_p50_us, late_p99_us, late_max_us), and counters by link and port name."""
+        """Backend, lateness in us (late_p50_us, late_p99_us, late_max_us), and counters by link and port name.
+
+        All since the last `reset_stats`, or since the link or port was made.
+        """
         value = self.backend.stats()
         if self._userspace is not None and self._userspace is not self.backend:
             relay = self._userspace.stats()
@@ -197,9 +200,13 @@ class Wire:
         }
         return {"backend": self.backend.name, "notes": list(self.notes), **value}
 
-    def reset_lateness(self) -> None:
-        """Start the record of lateness anew, for instance when set-up is over."""
-        if self._userspace is not None:
+    def reset_stats(self) -> None:
+        """Start all statistics anew, for instance when set-up is over: lateness and the counters of links and ports.
+
+        Frames that are in flight at that moment are counted when they are delivered, not as offered.
+        """
+        self.backend.reset()
+        if self._userspace is not None and self._userspace is not self.backend:
             self._userspace.reset()
 
     def check(self) -> None:

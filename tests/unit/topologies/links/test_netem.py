@@ -44,7 +44,7 @@ class RecordingBackend(netem.NetemBackend):
     def _tc(self, commands: list[str], tolerant: bool = False) -> None:
         self.commands += commands
 
-    def _count(self, number: int) -> None:
+    def _count(self, number: int, direction: str) -> None:
         pass
 
 
