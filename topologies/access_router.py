@@ -10,7 +10,7 @@ from typing import Any
 
 from topologies.addressing import PrefixPair, dhcp_range
 from topologies.links.checksum import internet_checksum
-from topologies.nodes import NodeError, Router, end_program
+from topologies.nodes import NodeError, Router, check_program, end_program
 from topologies.sysctl import network_namespace, write_sysctls
 from topologies.waiting import wait_until
 
@@ -141,16 +141,13 @@ class AccessRouter(Router):
         configuration.write_text(
             dnsmasq_configuration(self.bridge, self.prefixes, self.deprecated, self._hosts, self.state_dir)
         )
-        log = self.shared_dir("logs") / f"{self.name}-dnsmasq.log"
-        process = self.spawn(["dnsmasq", f"--conf-file={configuration}"], log)
+        process = self.spawn(["dnsmasq", f"--conf-file={configuration}"], self._dnsmasq_log)
         self._dnsmasq = process
         ipv4 = any(pair.ipv4 for pair in self.prefixes)
         ipv6 = any(pair.ipv6 for pair in [*self.prefixes, *self.deprecated])
 
         def ready() -> bool:
-            if process.poll() is not None:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise NodeError(f"{self.name}: dnsmasq ended with status {process.returncode}: {''.join(last)}")
+            self.check()
             return (not ipv4 or _has_socket(process.pid, "udp", 67)) and (
                 not ipv6 or _has_socket(process.pid, "raw6", socket.IPPROTO_ICMPV6)
             )
@@ -161,6 +158,17 @@ class AccessRouter(Router):
         """Stop DHCP and advertisements; hosts keep what they have until its lifetime ends. Harmless when stopped."""
         process, self._dnsmasq = self._dnsmasq, None
         end_program(process)
+
+    @property
+    def _dnsmasq_log(self) -> Path:
+        return self.shared_dir("logs") / f"{self.name}-dnsmasq.log"
+
+    def check(self) -> None:
+        """Raise NodeError when dnsmasq has ended by itself: node, program, exit code and its last words.
+
+        Costs one system call while it runs.
+        """
+        check_program(self.name, "dnsmasq", self._dnsmasq, lambda: self._dnsmasq_log)
 
     def restart_services(self) -> None:
         """Stop and start, then advertise at once."""
@@ -195,13 +203,17 @@ class AccessRouter(Router):
             self.restart_services()
         return new
 
-    def serve_other_address(self, mac: str) -> str:
-        """The next IPv4 lease of this client differs from its present one; returns the address it will get."""
+    def serve_other_address(self, mac: str) -> str | None:
+        """The next IPv4 lease of this client differs from its present one; returns the address it will get.
+
+        None where there is no DHCPv4: nothing is to be done for an IPv6 address, which the host forms itself (`release`
+        with other=True of netconf). Raises NodeError when no address is free.
+        """
         leases = self.leases()
         present = leases.get(mac.lower())
         network = next((pair.ipv4 for pair in self.prefixes if pair.ipv4 is not None), None)
-        if network is None:
-            raise NodeError(f"{self.name}: the access network has no IPv4")
+        if network is None or not self.services:
+            return None
         first, last = (ipaddress.IPv4Address(address) for address in dhcp_range(network))
         taken = {*leases.values(), *self._hosts.values()}
         candidates = (str(ipaddress.IPv4Address(number)) for number in range(int(last), int(first), -1))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topologies.nodes import LinuxHost, NodeError, end_program
+from topologies.nodes import LinuxHost, NodeError, check_program, end_program
 from topologies.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -130,13 +130,23 @@ class AgentHost(LinuxHost):
     def spawn_agent(self, role: str, configuration: Path) -> "subprocess.Popen[bytes]":
         """Start `python -m agents ROLE --config FILE` in this node; the caller ends it before the node ends."""
         env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-        log = self.shared_dir("logs") / f"{self.name}-{role}.log"
-        return self.spawn([sys.executable, "-m", "agents", role, "--config", str(configuration)], log, env=env)
+        arguments = [sys.executable, "-m", "agents", role, "--config", str(configuration)]
+        return self.spawn(arguments, self._agent_log(role), env=env)
 
     def stop_netconf(self) -> None:
         """End the agent and wait for it. Addresses and routes stay as they are. Harmless when it does not run."""
         process, self._netconf = self._netconf, None
         end_program(process)
+
+    def check(self) -> None:
+        """Raise NodeError when netconf has ended by itself: node, program, exit code and its last words.
+
+        Costs one system call while it runs.
+        """
+        check_program(self.name, "netconf", self._netconf, lambda: self._agent_log("netconf"))
+
+    def _agent_log(self, role: str) -> Path:
+        return self.shared_dir("logs") / f"{self.name}-{role}.log"
 
     def netconf(self, cmd: str, **fields: Any) -> dict[str, Any]:
         """One command to the agent: "status", "release", "acquire", "prefer" (the last three with interface=...).
@@ -155,10 +165,7 @@ class AgentHost(LinuxHost):
         missing: list[str] = ["netconf answers"]
 
         def configured() -> dict[str, Any] | None:
-            if self._netconf is not None and self._netconf.poll() is not None:
-                log = self.shared_dir("logs") / f"{self.name}-netconf.log"
-                last = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise NodeError(f"{self.name}: netconf ended with {self._netconf.returncode}: {''.join(last)}")
+            self.check()
             try:
                 status = self.netconf("status")
             except (ConnectionError, FileNotFoundError):

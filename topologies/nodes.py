@@ -4,18 +4,20 @@ All of it works for root and inside an unprivileged user namespace: only paramet
 are set. A node raises NodeError, naming itself and the command, when the kernel refuses something.
 """
 
+import contextlib
 import ipaddress
 import os
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mininet.node import Node
 
 from topologies.addressing import Route
-from topologies.sysctl import write_sysctls
+from topologies.sysctl import read_sysctls, write_sysctls
 
 SOURCE_TABLE_BASE = 100
 """First routing table of a router that chooses its provider by source address."""
@@ -49,6 +51,26 @@ ROUTER_SYSCTLS: dict[str, str | int] = {
     "net/ipv4/conf/default/send_redirects": 0,
     "net/ipv6/conf/default/accept_ra": 0,
 }
+# What decides results, for the record of a run: how TCP behaves, then what is forwarded, accepted and still used.
+REPORTED_SYSCTLS = (
+    *(f"net/ipv4/tcp_{name}" for name in (
+        "congestion_control", "no_metrics_save", "rmem", "wmem", "moderate_rcvbuf", "window_scaling", "sack", "dsack",
+        "timestamps", "ecn", "recovery", "early_retrans", "frto", "reordering", "retries1", "retries2", "syn_retries",
+        "synack_retries", "orphan_retries", "slow_start_after_idle", "limit_output_bytes", "notsent_lowat", "mtu_probing",
+        "fastopen", "keepalive_time",
+    )),
+    "net/core/rmem_max", "net/core/wmem_max",
+    *(f"net/mptcp/{name}" for name in (
+        "enabled", "scheduler", "path_manager", "pm_type", "checksum_enabled", "stale_loss_cnt", "add_addr_timeout",
+        "allow_join_initial_addr_port", "close_timeout", "blackhole_timeout", "syn_retrans_before_tcp_fallback",
+    )),
+    "net/ipv4/ip_forward",
+)  # fmt: skip
+# Parameters with one value for "all", one for "default" (interfaces to come) and one for each interface.
+REPORTED_INTERFACE_SYSCTLS = {
+    "net/ipv4/conf": ("rp_filter", "forwarding", "ignore_routes_with_linkdown", "arp_ignore", "arp_announce"),
+    "net/ipv6/conf": ("disable_ipv6", "accept_ra", "forwarding", "ignore_routes_with_linkdown", "accept_dad", "use_tempaddr"),
+}
 
 
 class NodeError(RuntimeError):
@@ -65,6 +87,23 @@ def end_program(process: "subprocess.Popen[bytes] | None") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def check_program(node: str, program: str, process: "subprocess.Popen[bytes] | None", log: Callable[[], Path]) -> None:
+    """Raise NodeError with exit code and last log line when a program of a node has ended. Harmless without a process.
+
+    log: asked for the log's path only then.
+    """
+    if process is None or process.poll() is None:
+        return
+    code = process.returncode
+    with contextlib.suppress(ValueError):
+        code = f"{code} ({signal.Signals(-code).name})"
+    try:
+        lines = log().read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+    except OSError as error:
+        lines = [f"its log cannot be read: {error.strerror}"]
+    raise NodeError(f"{node}: {program} has ended with exit code {code}: {lines[-1]}")
 
 
 class LinuxHost(Node):
@@ -181,6 +220,17 @@ class LinuxHost(Node):
             name = self.run(["cat", "/proc/sys/net/ipv4/tcp_congestion_control"]).strip()
             return {"congestion_control": name, "how": "kernel"}
         return {"congestion_control": self.congestion_control, "how": self._congestion_how}
+
+    def sysctls(self) -> dict[str, str]:
+        """What the kernel has now, in this node's namespace, for the parameters that decide results.
+
+        {"net.ipv4.tcp_sack": "1", "net.ipv6.conf.mn-wlan.accept_ra": "2", ...}: REPORTED_SYSCTLS, and for "all",
+        "default" and each interface REPORTED_INTERFACE_SYSCTLS. What this kernel or namespace does not have is left out.
+        """
+        names = list(REPORTED_SYSCTLS)
+        for interface in ("all", "default", *self.nameToIntf):
+            names += [f"{part}/{interface}/{name}" for part, rows in REPORTED_INTERFACE_SYSCTLS.items() for name in rows]
+        return {name.replace("/", "."): value for name, value in read_sysctls(self.pid, names).items()}
 
     # -- internals ----------------------------------------------------------------------------------------------------
     def _choose_congestion_control(self) -> None:

@@ -1,8 +1,8 @@
 """Kernel parameters of a node's network namespace, read and written without starting a program there."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from topologies.links.netns import inside, namespace_of
 
@@ -33,6 +33,16 @@ def write_sysctls(pid: int, values: Mapping[str, str | int]) -> None:
                     file.write(f"{value}\n")
             except OSError as error:
                 raise OSError(error.errno, f"{name} = {value}: {error.strerror}") from error
+
+
+def read_sysctls(pid: int, names: Iterable[str]) -> dict[str, str]:
+    """Values of those parameters that exist and can be read in the network namespace of `pid`; runs of blanks are one."""
+    values: dict[str, str] = {}
+    with network_namespace(pid):
+        for name in names:
+            with suppress(OSError), open(f"/proc/sys/{name}", encoding="ascii") as file:
+                values[name] = " ".join(file.read().split())
+    return values
 
 
 def read_sysctl(pid: int, name: str) -> str:

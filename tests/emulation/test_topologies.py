@@ -139,7 +139,23 @@ def check_default() -> None:
             state = net[node].congestion_control_state()
             assert state["congestion_control"] == "cubic"
             assert congestion_control_in_use(net, node, topo) == "cubic"
+        check_sysctls(net)
         check_no_leak(net, topo)
+
+
+def check_sysctls(net: Any) -> None:
+    """What a node reports is what its own namespace has now."""
+    mn, core = net["mn"].sysctls(), net["core"].sysctls()
+    assert (mn["net.ipv4.ip_forward"], core["net.ipv4.ip_forward"]) == ("0", "1")
+    assert (mn["net.ipv4.conf.all.rp_filter"], mn["net.ipv4.tcp_no_metrics_save"]) == ("0", "1")
+    assert core["net.ipv6.conf.all.forwarding"] == "1"
+    assert mn["net.ipv6.conf.mn-wlan.accept_ra"] == net["mn"].run(["cat", "/proc/sys/net/ipv6/conf/mn-wlan/accept_ra"]).strip()
+    assert len(mn["net.ipv4.tcp_rmem"].split(" ")) == 3
+    assert {"net.ipv4.tcp_congestion_control", "net.ipv4.tcp_wmem", "net.ipv4.tcp_sack", "net.ipv4.tcp_timestamps",
+            "net.ipv4.tcp_ecn", "net.ipv4.conf.all.ignore_routes_with_linkdown"} <= set(mn)  # fmt: skip
+    net["mn"].run(["sysctl", "-qw", "net.ipv4.tcp_ecn=0"])
+    assert net["mn"].sysctls() == {**mn, "net.ipv4.tcp_ecn": "0"}
+    net["mn"].run(["sysctl", "-qw", f"net.ipv4.tcp_ecn={mn['net.ipv4.tcp_ecn']}"])
 
 
 def congestion_control_in_use(net: Any, node: str, topo: Any) -> str:
@@ -244,6 +260,17 @@ def check_providers(net: Any, topo: Any) -> None:
 def check_families() -> None:
     with built("mobile", {"access": "wlan:wlan:ipv4+lte:lte:ipv6", "homes": 0}) as (net, topo):
         check_paths(net, topo)
+        for number, interface in ((1, "mn-wlan"), (2, "mn-lte")):
+            (before,) = addresses_of(net, interface)
+            net["mn"].netconf("release", interface=interface, other=True)
+            other = net[f"ar{number}"].serve_other_address(topo.mac(interface))
+            assert (other is None) == (interface == "mn-lte"), "no DHCP where there is no IPv4"
+            net["mn"].netconf("acquire", interface=interface)
+            net["mn"].wait_configured()
+            (now,) = addresses_of(net, interface)
+            assert now != before
+            assert other in (None, now)
+        check_paths(net, topo)
 
 
 def check_middleboxes() -> None:
@@ -260,6 +287,37 @@ def check_middleboxes() -> None:
         assert net["cn"].pexec(["ping", "-c1", "-W1", inside])[2] == 0
         assert net["mn"].pexec(connect_command(topo, inside))[2] != 0, "the added rule drops TCP"
         check_rebinding(net, topo)
+
+
+def check_middleboxes_elsewhere() -> None:
+    """Boxes before the home network and the CN: only what is opened from inside passes, and rules take effect."""
+    no_mptcp = "add rule inet middlebox forward tcp option mptcp exists drop"
+    params = {"access": "wlan", "homes": 1, "home_middlebox": "firewall", "cn_middlebox": {"rules": [no_mptcp]}}
+    with built("mobile", params) as (net, topo):
+        check_paths(net, topo)
+        own = next(text for text in addresses_of(net, "mn-wlan") if "." in text)
+        agent = net["ha1"].addresses["ha1-hr1"][0].split("/")[0]
+        assert not ping(net, own, agent, count=1)[0], "the firewall of the home network lets nobody in"
+        assert net["ha1"].pexec(["ping", "-c1", "-W1", own])[2] == 0
+        assert peer_seen_by_cn(net, topo, "mn-wlan") == own, "TCP passes"
+        target = topo.cn_addresses()["ipv4"][0]
+        listen = (
+            "import socket; s = socket.socket(2, 1, 262); s.setsockopt(1, socket.SO_REUSEADDR, 1); s.bind(('', 9)); s.listen();"
+            "print('on', flush=True); s.accept()"
+        )
+        connect = f"import socket; s = socket.socket(2, 1, 262); s.settimeout(0.5); s.connect(({target!r}, 9))"
+        for rules, passes in ((None, False), ([], True)):
+            server = net["cn"].popen([sys.executable, "-c", listen], stdout=subprocess.PIPE)
+            assert server.stdout.readline()
+            if rules is not None:
+                net["mbc1"].apply(rules=rules)
+            _output, errors, status = net["mn"].pexec([sys.executable, "-c", connect])
+            assert (status == 0) == passes, errors
+            server.kill()
+            server.communicate()
+        net["mbc1"].apply(firewall=True)
+        assert not ping(net, own, target, count=1)[0], "the firewall of the CN lets nobody in"
+        assert net["cn"].pexec(["ping", "-c1", "-W1", own])[2] == 0
 
 
 def check_rebinding(net: Any, topo: Any) -> None:
@@ -328,8 +386,25 @@ def check_renumbering() -> None:
             good, text = ping(net, address, topo.cn_addresses()["ipv6" if ":" in address else "ipv4"][0])
             assert good, text
         router.restart_services()
+        check_programs_are_watched(net)
         router.stop_services()
+        router.check()
         assert "dnsmasq" not in router.run(["ps", "ax"])
+
+
+def check_programs_are_watched(net: Any) -> None:
+    """netconf and dnsmasq that end by themselves are an error; stopped on purpose they are none."""
+    mn, router = net["mn"], net["ar1"]
+    for node, program, process in ((mn, "netconf", mn._netconf), (router, "dnsmasq", router._dnsmasq)):
+        node.check()
+        process.kill()
+        process.wait()
+        with pytest.raises(RuntimeError, match=rf"^{node.name}: {program} has ended with exit code -9 \(SIGKILL\): "):
+            node.check()
+    mn.stop_netconf()
+    router.stop_services()
+    for node in (mn, router):
+        node.check()
 
 
 def test_default() -> None:
@@ -345,7 +420,7 @@ def test_named(name: str) -> None:
     run_check(__name__, "named", name)
 
 
-@pytest.mark.parametrize("check", ["families", "middleboxes", "renumbering"])
+@pytest.mark.parametrize("check", ["families", "middleboxes", "middleboxes_elsewhere", "renumbering"])
 def test_network(check: str) -> None:
     run_check(__name__, check)
 

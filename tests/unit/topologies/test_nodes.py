@@ -1,5 +1,6 @@
 """What nodes write for others to read: configuration files and rule sets. The nodes themselves: tests/emulation."""
 
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from topologies.access_router import AccessRouter, dnsmasq_configuration
 from topologies.addressing import PrefixPair, Route, network_prefixes
 from topologies.middlebox import Middlebox
 from topologies.mobile_host import to_toml
-from topologies.nodes import LinuxHost, NodeError
+from topologies.nodes import LinuxHost, NodeError, check_program
 
 FIRST, SECOND = network_prefixes("access", 1), network_prefixes("access", 1, variant="second")
 
@@ -78,6 +79,40 @@ def test_middlebox_rules() -> None:
 def test_middlebox_must_know_its_outside() -> None:
     with pytest.raises(NodeError, match="mb1: nat and firewall need"):
         middlebox(nat=True, outside=None).ruleset()
+
+
+def test_no_other_ipv4_address_where_there_is_no_dhcp() -> None:
+    router = object.__new__(AccessRouter)
+    router.prefixes, router.services = [FIRST.only("ipv6")], True
+    router.leases = dict  # type: ignore[method-assign]
+    assert router.serve_other_address("02:00:00:00:00:01") is None
+
+
+def ended(program: str) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(["sh", "-c", program])
+    process.wait()
+    return process
+
+
+def test_a_program_that_has_ended_is_named_with_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("first\nlast words\n")
+    check_program("ar1", "dnsmasq", None, lambda: log)
+    with pytest.raises(NodeError, match=r"^ar1: dnsmasq has ended with exit code 3: last words$"):
+        check_program("ar1", "dnsmasq", ended("exit 3"), lambda: log)
+    with pytest.raises(
+        NodeError, match=r"^mn: netconf has ended with exit code -9 \(SIGKILL\): its log cannot be read: No such"
+    ):
+        check_program("mn", "netconf", ended("kill -9 $$"), lambda: tmp_path / "none")
+
+
+def test_a_program_that_runs_costs_no_look_at_its_log() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        check_program("mn", "netconf", process, lambda: pytest.fail("not asked for"))
+    finally:
+        process.kill()
+        process.wait()
 
 
 def host(**values: object) -> LinuxHost:
