@@ -21,7 +21,7 @@ from rich.table import Table
 from analysis.claims import Claim, Part, evaluate_claims
 from analysis.metrics import measure
 from analysis.report import summary_sentence, write_report
-from analysis.results import Cell, Result, build_matrix, load_results
+from analysis.results import Cell, Result, Row, build_matrix, load_results
 from analysis.rundir import Campaign, InputError, load_campaign
 
 COLOURS = {
@@ -94,14 +94,14 @@ def exit_code(results: list[Result], claims: list[Claim]) -> int:
     return int(failed or any(claim.verdict not in ("holds", "unsupported") for claim in claims))
 
 
-def _print(campaign: Campaign, matrix: list[list[Cell]], claims: list[Claim], results: list[Result], target: Path) -> None:
+def _print(campaign: Campaign, matrix: list[Row], claims: list[Claim], results: list[Result], target: Path) -> None:
     console = Console(highlight=False)
     table = Table(title=escape(campaign.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
     for _, label in campaign.scenarios:
         table.add_column(escape(label), overflow="fold", vertical="bottom")
-    for (_, label), row in zip(campaign.mechanisms, matrix, strict=True):
-        table.add_row(escape(label), *(_cell_text(cell) for cell in row))
+    for row in matrix:
+        table.add_row(escape(row.label), *(_cell_text(cell) for cell in row.cells))
     console.print(table)
     console.print("[dim]✓ survived, ✗ broken; the figure is the handover gap, the longest time without new bytes.[/]\n")
     listing = Table.grid(padding=(0, 2, 0, 0))
@@ -148,11 +148,11 @@ def _measured(claim: Claim) -> list[str]:
 
 
 def _place(part: Part) -> str:
-    return f"{part.mechanism}, {part.scenario}"
+    return f"{part.mechanism}{part.workload_label and f' · {part.workload_label}'}, {part.scenario}"
 
 
 def _document(
-    campaign: Campaign, results: list[Result], matrix: list[list[Cell]], claims: list[Claim], target: Path, code: int
+    campaign: Campaign, results: list[Result], matrix: list[Row], claims: list[Claim], target: Path, code: int
 ) -> dict[str, Any]:
     """Everything the report judges, as data."""
     return {
@@ -164,6 +164,7 @@ def _document(
             {
                 "mechanism": cell.mechanism,
                 "scenario": cell.scenario,
+                "workload": cell.workload,
                 "verdict": cell.verdict,
                 "survived": cell.survived,
                 "judged": cell.judged,
@@ -172,7 +173,7 @@ def _document(
                 "reasons": list(cell.reasons),
             }
             for row in matrix
-            for cell in row
+            for cell in row.cells
         ],
         "claims": [
             {
@@ -185,6 +186,7 @@ def _document(
                     {
                         "mechanism": part.mechanism,
                         "scenario": part.scenario,
+                        "workload": part.workload,
                         "verdict": part.verdict,
                         "values": list(part.spread.values),
                         "open_ends": list(part.spread.open_ends),

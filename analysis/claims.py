@@ -1,7 +1,8 @@
 """Claims of a campaign -> verdicts.
 
-A claim bounds a metric for some mechanisms in some scenarios. It holds when every (mechanism, scenario) holds. A
-connection that never recovered has an unbounded gap: it fails every upper bound and is never averaged away.
+A claim bounds a metric for some mechanisms in some scenarios with some workloads. It holds when every combination holds,
+and only when every planned repetition of it was judged: which runs happen to be judged is not chance, a mechanism that
+breaks also breaks records. A connection that never recovered has no gap: it fails every bound and is never averaged away.
 """
 
 from __future__ import annotations
@@ -13,22 +14,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.results import Result, Spread, gap_spread
+from analysis.results import Result, Spread, coverage, gap_spread, select, workloads_of
 from analysis.rundir import Campaign, InputError, Json, field
 
 VERDICTS = ("fails", "not judged", "unsupported", "holds")
 """In order of weight: the heaviest verdict of its parts is the verdict of a claim."""
 _UNITS = {"_ms": "ms", "_s": "s", "_mbit": "Mbit/s", "_bytes": "bytes", "_us": "us"}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+_GAPS = ("gap_ms", "rpc.longest_stall_ms")
+"""Metrics that have an open end when the connection did not recover."""
 _AGGREGATES = ("median", "max", "min", "all")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A claim for one mechanism in one scenario. `spread` holds the repetitions, `reason` why there is no verdict."""
+    """A claim for one mechanism in one scenario with one workload.
+
+    `workload_label` is "" when the campaign has one workload only. `spread` holds the judged repetitions, `reason` what
+    is missing beside them.
+    """
 
     mechanism: str
     scenario: str
+    workload: str
+    workload_label: str
     verdict: str
     spread: Spread
     reason: str
@@ -75,10 +84,10 @@ class Claim:
 
 def evaluate_claims(campaign: Campaign, results: list[Result]) -> list[Claim]:
     """Evaluate all claims of a campaign. Raises InputError for a claim that cannot be understood."""
-    return [_evaluate(claim, f"{campaign.path}: claims[{i}]", results) for i, claim in enumerate(campaign.claims)]
+    return [_evaluate(campaign, claim, f"{campaign.path}: claims[{i}]", results) for i, claim in enumerate(campaign.claims)]
 
 
-def _evaluate(claim: Any, where: str, results: list[Result]) -> Claim:
+def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result]) -> Claim:
     if not isinstance(claim, dict):
         raise InputError(f"{where}: must be an object")
     metric, aggregate = field(claim, "metric", str, where), field(claim, "aggregate", str, where)
@@ -94,11 +103,17 @@ def _evaluate(claim: Any, where: str, results: list[Result]) -> Claim:
     if expected is not None and unit and unit.lower().removesuffix("/s") != expected.lower().removesuffix("/s"):
         raise InputError(f"{where}: bound.unit is {unit!r}: {metric} is in {expected}")
     needed = int(claim.get("min_repetitions") or 1)
-    parts = tuple(
-        _part(mechanism, scenario, results, metric, aggregate, op, float(raw), needed)
-        for mechanism in field(claim, "mechanisms", list, where)
-        for scenario in field(claim, "scenarios", list, where)
-    )
+    known = workloads_of(campaign, results) or {"": ""}
+    asked = field(claim, "workloads", list, where) if claim.get("workloads") else list(known)
+    bound = _Bound(metric, aggregate, op, float(raw))
+    parts = []
+    for workload in asked:
+        label = known.get(workload, str(workload)) if len(known) > 1 else ""
+        for mechanism in field(claim, "mechanisms", list, where):
+            for scenario in field(claim, "scenarios", list, where):
+                runs = select(results, mechanism, scenario, workload)
+                verdict, spread, reason = _judge(runs, bound, campaign.repetitions, needed)
+                parts.append(Part(mechanism, scenario, workload, label, verdict, spread, reason))
     if not parts:
         raise InputError(f"{where}: mechanisms and scenarios must each name at least one")
     source = claim.get("source") or {}
@@ -114,55 +129,56 @@ def _evaluate(claim: Any, where: str, results: list[Result]) -> Claim:
         source_key=source.get("key"),
         source_where=str(source.get("where") or ""),
         verdict=min((part.verdict for part in parts), key=VERDICTS.index),
-        parts=parts,
+        parts=tuple(parts),
     )
 
 
-def _part(
-    mechanism: str,
-    scenario: str,
-    results: list[Result],
-    metric: str,
-    aggregate: str,
-    op: str,
-    bound: float,
-    needed: int,
-) -> Part:
-    runs = [r for r in results if r.run and r.run.mechanism == mechanism and r.run.scenario == scenario]
+@dataclass(frozen=True)
+class _Bound:
+    """What a claim asks of the repetitions of a combination."""
+
+    metric: str
+    aggregate: str
+    op: str
+    value: float
+
+
+def _judge(runs: list[Result], bound: _Bound, planned: int, needed: int) -> tuple[str, Spread, str]:
+    """Verdict over the repetitions of one combination, their figures, and what is missing.
+
+    `planned`: how many runs there should be; `needed`: fewer figures than this prove nothing. What is missing keeps a
+    claim from holding; what fails without it fails.
+    """
     judged = [r for r in runs if r.judged]
-    spread = spread_of(judged, metric)
-
-    def no_verdict(verdict: str, reason: str) -> Part:
-        return Part(mechanism, scenario, verdict, spread, reason)
-
-    unsupported = [r for r in runs if r.metrics.get("verdict") == "unsupported"]
-    if unsupported and not judged:
-        return no_verdict("unsupported", unsupported[0].why_not)
-    if spread.count < needed:
-        why = next((r.why_not for r in runs if r.why_not), "" if judged else "there is no such run")
-        if judged and not spread.count:
-            why = f"the runs have no {metric}"
-        return no_verdict("not judged", f"{spread.count} of {needed} repetitions" + (f": {why}" if why else ""))
-    return Part(mechanism, scenario, "holds" if _holds(spread, aggregate, op, bound) else "fails", spread, "")
+    spread = spread_of(judged, bound.metric)
+    if runs and all(r.metrics.get("verdict") == "unsupported" for r in runs):
+        return "unsupported", spread, runs[0].why_not
+    head, *reasons = coverage(runs, planned) or ("",)
+    if not head and spread.count < len(judged):
+        head, reasons = f"{spread.count} of {len(judged)} runs have {bound.metric}", []
+    elif not head and spread.count < needed:
+        head, reasons = f"{spread.count} of {needed} repetitions that the claim needs", []
+    reason = f"{head}: {'; '.join(reasons)}" if reasons else head
+    if spread.count and not _holds(spread, bound):
+        return "fails", spread, reason
+    return ("not judged" if reason else "holds"), spread, reason
 
 
-def _holds(spread: Spread, aggregate: str, op: str, bound: float) -> bool:
-    """Compare; an open end counts as infinite and fails an upper bound whatever the aggregate."""
-    compare = _COMPARE[op]
-    if spread.open_ends and op != ">=":
+def _holds(spread: Spread, bound: _Bound) -> bool:
+    """Compare; where a connection did not recover there is no gap to compare, and nothing holds."""
+    if spread.open_ends:
         return False
-    values = [*spread.values, *(math.inf for _ in spread.open_ends)]
-    if aggregate == "all":
-        return all(compare(value, bound) for value in values)
-    if aggregate == "median" and spread.open_ends:
-        values = [statistics.median_low(values)]
-    chosen = max(values) if aggregate == "max" else min(values) if aggregate == "min" else statistics.median(values)
-    return compare(chosen, bound)
+    compare, values = _COMPARE[bound.op], spread.values
+    if bound.aggregate == "all":
+        return all(compare(value, bound.value) for value in values)
+    if bound.aggregate == "median":
+        return compare(statistics.median(values), bound.value)
+    return compare(max(values) if bound.aggregate == "max" else min(values), bound.value)
 
 
 def spread_of(results: list[Result], metric: str) -> Spread:
     """A metric over judged runs; `metric` may be dotted (`voice.loss`, `bytes_per_path.lte`)."""
-    if metric == "gap_ms":
+    if metric in _GAPS:
         return gap_spread(results)
     values = (_lookup(r.metrics, metric) for r in results)
     return Spread(tuple(v for v in values if v is not None))

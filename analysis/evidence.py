@@ -21,9 +21,14 @@ RELAY_LATE_LIMIT_US = 1000.0
 RELAY_LATE_SHARE = 0.25
 """A link relay distorted what it emulates when the 99th percentile of its lateness exceeds this share of the shortest path's
 one-way delay, and the limit above. It counts as a defect of the run, not as a property of the network."""
+EVENT_LATE_LIMIT_MS = 50.0
+"""An event that happened further from its planned time than this did not happen at the same point of the transfer, nor at
+the same distance from the other events, as in the runs it is compared with."""
 CLOCK_SPREAD_LIMIT_MS = 5.0
 """Captures carry wall-clock times, applications monotonic ones; a larger drift would falsify their comparison."""
 MOBILE, CORRESPONDENT = "mn", "cn"
+LINK_LOSSES, PORT_LOSSES = ("dropped_send", "dropped_memory"), ("ring_drops", "oversize")
+"""Packets that the emulator itself lost. Its other counters of dropped packets belong to the network it emulates."""
 
 
 @dataclass
@@ -97,10 +102,38 @@ def gather(run: Run) -> Evidence:
         problems.append(f"link relay was late: p99 {late_us:.0f} us, limit {limit_us:.0f} us")
     if run.clock_spread_ms > CLOCK_SPREAD_LIMIT_MS:
         problems.append(f"the wall clock moved by {run.clock_spread_ms:.1f} ms against the monotonic clock")
+    lost = emulator_losses(run)
+    if lost:
+        problems.append(f"the link emulation lost packets of its own ({', '.join(lost)})")
+    for event in run.events:
+        late_ms = (event.at_s - event.planned_s) * 1e3
+        if abs(late_ms) > EVENT_LATE_LIMIT_MS:
+            name = f"{event.kind} {event.target}".strip()
+            problems.append(f"event {name} was {abs(late_ms):.0f} ms {'late' if late_ms > 0 else 'early'}")
+    if run.workload_transport == "udp" and run.transport == "mptcp":
+        problems.append(f"the workload is UDP, which {run.mechanism_label} does not carry")
     if len(run.events) < run.planned_events:
         problems.append(f"timeline.jsonl: {len(run.events)} of {run.planned_events} planned events were performed")
     ended_s = (run.ended_mono_ns - run.t0_mono_ns) / 1e9
     return Evidence(run, taps, problems, notes, [event.at_s for event in run.events], ended_s)
+
+
+def emulator_losses(run: Run) -> list[str]:
+    """What the link emulation lost where the emulated network would have lost nothing, by link and port, in words."""
+    relay = run.manifest.get("relay")
+    if not isinstance(relay, dict):
+        return []
+    places = [(f"port {name}", port, PORT_LOSSES) for name, port in (relay.get("ports") or {}).items()]
+    for name, link in (relay.get("links") or {}).items():
+        if isinstance(link, dict):
+            places += [(f"{name} {direction}", counters, LINK_LOSSES) for direction, counters in link.items()]
+    return [
+        f"{place} {counter} {counters[counter]}"
+        for place, counters, names in places
+        if isinstance(counters, dict)
+        for counter in names
+        if isinstance(counters.get(counter), int) and counters[counter] > 0
+    ]
 
 
 def relay_late_limit_us(run: Run) -> float:
@@ -130,8 +163,14 @@ def endpoint(value: Any) -> Endpoint | None:
 
 
 def sides(run: Run) -> tuple[str, str]:
-    """Nodes that receive and send the workload's data."""
-    return (MOBILE, CORRESPONDENT) if run.direction == "down" else (CORRESPONDENT, MOBILE)
+    """Nodes that receive and send the workload's data; of requests and responses that is the responses."""
+    down = run.direction == "down" or run.workload_kind == "rpc"
+    return (MOBILE, CORRESPONDENT) if down else (CORRESPONDENT, MOBILE)
+
+
+def crashed(run: Run) -> bool:
+    """The scenario crashed a node on which a program of the workload ran."""
+    return any(event.kind == "node-crash" and event.target in (MOBILE, CORRESPONDENT) for event in run.events)
 
 
 def check_span(evidence: Evidence, record: Record) -> None:
@@ -156,15 +195,19 @@ def compare_records(
     """
     events_s, ended_s = evidence.events_s, evidence.ended_s
     problems: list[str] = []
-    gaps = [longest_gap(r.times_s, events_s, r.complete, ended_s) if r is not None else None for r in (application, capture)]
+    recovery_s, udp = evidence.run.recovery_limit_s, evidence.run.workload_transport == "udp"
+    gaps = [
+        longest_gap(r.times_s, events_s, r.complete, ended_s, recovery_s) if r is not None else None
+        for r in (application, capture)
+    ]
     out: Json = {
         "gap_application_ms": shown_ms(gaps[0]),
         "gap_capture_ms": shown_ms(gaps[1]),
         "tolerance_ms": None,
         "total_application": int(application.totals[-1]) if application and application.totals.size else counted or 0,
         "total_capture": int(capture.totals[-1]) if capture and capture.totals.size else 0,
-        "transport_declared": evidence.run.transport,
-        "transport_seen": stream.transport if stream is not None else None,
+        "transport_declared": "udp" if udp else evidence.run.transport,
+        "transport_seen": stream.transport if stream is not None else "udp" if udp and capture is not None else None,
     }
     if gaps[0] is not None and gaps[1] is not None:
         out["tolerance_ms"] = round(tolerance_ms(*(g for g in gaps if g is not None)), 3)
@@ -178,7 +221,7 @@ def compare_records(
             f"the application counted {out['total_application']}, the captures {out['total_capture']} of its data"
             + _cut_short(evidence, application)
         )
-    if stream is not None and stream.transport != evidence.run.transport:
+    if not udp and stream is not None and stream.transport != evidence.run.transport:
         why = f" ({'; '.join(stream.notes)})" if stream.notes else ""
         problems.append(f"transport on the wire is {stream.transport}, declared is {evidence.run.transport}{why}")
     out |= {"ok": not problems, "problems": problems}

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RECOVERY_LIMIT_S = 30.0
-"""A connection that delivers nothing for this long after the last event did not recover."""
 LEAD_S = 1.0
 """The window in which the gap is sought begins this long before the first event, to catch an interval it cuts."""
 GAP_TOLERANCE_MS = 20.0
@@ -36,18 +34,19 @@ class Gap:
     start_s: float | None
 
 
-def longest_gap(arrivals_s: Floats, events_s: list[float], complete: bool, ended_s: float) -> Gap:
+def longest_gap(arrivals_s: Floats, events_s: list[float], complete: bool, ended_s: float, recovery_s: float) -> Gap:
     """Longest interval between consecutive arrivals around the events.
 
-    With events the window is [first event - LEAD_S, last event + RECOVERY_LIMIT_S], cut at the end of the transfer;
+    With events the window is [first event - LEAD_S, last event + recovery_s], cut at the end of the transfer;
     without events the whole transfer after its first second. `complete`: the end of the stream was seen, so the silence
-    after the last arrival is no gap. `ended_s`: until when the run was watched.
+    after the last arrival is no gap. `ended_s`: until when the run was watched. `recovery_s`: a connection that delivers
+    nothing for this long after the last event did not recover.
     """
     if not arrivals_s.size:
         return Gap(None, None, None)
     first_s, last_s = float(arrivals_s[0]), float(arrivals_s[-1])
     if events_s:
-        start_s, limit_s = events_s[0] - LEAD_S, events_s[-1] + RECOVERY_LIMIT_S
+        start_s, limit_s = events_s[0] - LEAD_S, events_s[-1] + recovery_s
         recovered = bool(((arrivals_s > events_s[-1]) & (arrivals_s <= limit_s)).any())
     else:
         start_s, limit_s, recovered = first_s + 1.0, float("inf"), True
@@ -57,7 +56,7 @@ def longest_gap(arrivals_s: Floats, events_s: list[float], complete: bool, ended
     longest_s = float(steps[longest]) if longest >= 0 else 0.0
     watched = arrivals_s[arrivals_s <= limit_s]
     silent_since_s = max(float(watched[-1]) if watched.size else first_s, start_s)
-    silence_s = min(ended_s, max(silent_since_s, events_s[-1] if events_s else silent_since_s) + RECOVERY_LIMIT_S)
+    silence_s = min(ended_s, max(silent_since_s, events_s[-1] if events_s else silent_since_s) + recovery_s)
     silence_s -= silent_since_s
     stalled = not complete and last_s <= limit_s and silence_s > longest_s
     if not recovered or stalled:
@@ -87,11 +86,16 @@ def rate_mbit(arrivals_s: Floats, total_bytes: npt.NDArray[Any], start_s: float,
 
 
 def phase_rates(
-    arrivals_s: Floats, total_bytes: npt.NDArray[Any], events_s: list[float], complete: bool, ended_s: float
+    arrivals_s: Floats,
+    total_bytes: npt.NDArray[Any],
+    events_s: list[float],
+    complete: bool,
+    ended_s: float,
+    recovery_s: float,
 ) -> dict[str, float | None]:
     """Goodput of all, before the first event, between first and last, and after the last until the transfer ended.
 
-    An unfinished transfer counts until it was given up (RECOVERY_LIMIT_S after the last event), so that silence lowers
+    An unfinished transfer counts until it was given up (`recovery_s` after the last event), so that silence lowers
     the rate. Without events everything is "before"; a single event leaves "during" empty.
     """
     names = ("goodput_mbit", "goodput_before_mbit", "goodput_during_mbit", "goodput_after_mbit")
@@ -99,7 +103,7 @@ def phase_rates(
         return dict.fromkeys(names, None)
     start_s, end_s = float(arrivals_s[0]), float(arrivals_s[-1])
     if not complete:
-        end_s = max(end_s, min(ended_s, events_s[-1] + RECOVERY_LIMIT_S) if events_s else ended_s)
+        end_s = max(end_s, min(ended_s, events_s[-1] + recovery_s) if events_s else ended_s)
     edges = [(start_s, end_s), (start_s, end_s), (end_s, end_s), (end_s, end_s)]
     if events_s:
         edges[1:] = [(start_s, events_s[0]), (events_s[0], events_s[-1]), (events_s[-1], end_s)]

@@ -20,19 +20,21 @@ from analysis.evidence import (
     Record,
     check_span,
     compare_records,
+    crashed,
     endpoint,
     gather,
     relay_late_us,
     shown_ms,
     sides,
 )
-from analysis.gaps import RECOVERY_LIMIT_S, Floats, Gap, jitter_ms, longest_gap, phase_rates
+from analysis.gaps import Floats, Gap, jitter_ms, longest_gap, phase_rates
 from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_workload
 from analysis.series import Series, build_series, read_series, write_series
 from analysis.streams import Stream, datagram_arrivals, trace_stream
 
-METRICS_VERSION = 3
+METRICS_VERSION = 4
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
+SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2
 """Datagrams that may arrive in the capture while the receiver is closing."""
 IPERF_SLACK_SHARE, IPERF_SLACK_BYTES = 0.01, 65536
@@ -81,6 +83,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
         "scenario": run.scenario,
         "mechanism": run.mechanism,
         "workload": run.workload,
+        "workload_kind": run.workload_kind,
         "repetition": run.repetition,
         "seed": run.seed,
         "verdict": run.state,
@@ -90,7 +93,16 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
     if run.state != "complete":
         return out, None
     evidence = gather(run)
-    measured, series = _WORKLOADS.get(run.workload, _unknown)(evidence)
+    missing = [name for name in _RECORDS.get(run.workload_kind, ()) if not (run.path / "workload" / name).exists()]
+    remark = None
+    if missing and crashed(run):
+        remark = f"no record of the {'sender' if missing == [SENDER_RECORD] else 'receiver'}"
+    elif missing:
+        evidence.problems += [f"workload/{name}: missing" for name in missing]
+    if set(missing) <= {SENDER_RECORD}:
+        measured, series = _WORKLOADS.get(run.workload_kind, _unknown)(evidence)
+    else:
+        measured, series = _without_record(evidence)
     out |= measured
     captures_complete = all(c["complete"] for c in evidence.capture_notes) and bool(evidence.capture_notes)
     out |= {
@@ -99,6 +111,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
         "relay_late_p99_us": relay_late_us(run),
         "events_s": [round(t, 6) for t in evidence.events_s],
         "notes": evidence.notes,
+        "remark": remark,
         "judged": not evidence.problems,
         "why_not": "; ".join(evidence.problems) or None,
     }
@@ -122,11 +135,21 @@ def _gap_fields(gap: Gap) -> Json:
     return dict(zip(("gap_ms", "gap_at_least_ms", "gap_start_s"), rounded, strict=True))
 
 
-def _arrives_after(times_s: Floats, events_s: list[float]) -> bool:
+def _arrives_after(evidence: Evidence, times_s: Floats) -> bool:
     """New data within the recovery limit after the last event (always true without events)."""
-    if not events_s:
+    if not evidence.events_s:
         return bool(times_s.size)
-    return bool(((times_s > events_s[-1]) & (times_s <= events_s[-1] + RECOVERY_LIMIT_S)).any())
+    last_s = evidence.events_s[-1]
+    return bool(((times_s > last_s) & (times_s <= last_s + evidence.run.recovery_limit_s)).any())
+
+
+def _gap(evidence: Evidence, times_s: Floats, complete: bool) -> Gap:
+    return longest_gap(times_s, evidence.events_s, complete, evidence.ended_s, evidence.run.recovery_limit_s)
+
+
+def _rates(evidence: Evidence, record: Record) -> Json:
+    limits = evidence.events_s, record.complete, evidence.ended_s, evidence.run.recovery_limit_s
+    return _rounded(phase_rates(record.times_s, record.totals, *limits))
 
 
 def _per_path(run: Run, packets: pd.DataFrame) -> Json:
@@ -177,8 +200,7 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
     """Verified bulk stream: bytes and hash from the applications, progress.csv against the receiver's captures."""
     run = evidence.run
     receiver, sender = load_workload(run, "receiver"), load_workload(run, "sender")
-    if receiver is None:
-        raise InputError(f"{run.path / 'workload' / 'receiver.json'}: missing: the receiver's summary is needed")
+    assert receiver is not None  # see _RECORDS
     rows = load_columns(run.path / "workload" / "progress.csv", ("t_mono_ns", "bytes"))
     totals = rows["bytes"].to_numpy(np.float64)
     grew = np.diff(totals, prepend=0.0) > 0
@@ -195,12 +217,12 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
     check_span(evidence, application)
     origin = sender or {}
     hash_ok = complete and bool(origin.get("complete")) and receiver.get("sha256") == origin.get("sha256")
-    gap = longest_gap(application.times_s, evidence.events_s, complete, evidence.ended_s)
+    gap = _gap(evidence, application.times_s, complete)
     out: Json = {
-        "survived": hash_ok and _arrives_after(application.times_s, evidence.events_s),
+        "survived": hash_ok and _arrives_after(evidence, application.times_s),
         "hash_ok": hash_ok,
         **_gap_fields(gap),
-        **_rounded(phase_rates(application.times_s, application.totals, evidence.events_s, complete, evidence.ended_s)),
+        **_rates(evidence, application),
         "bytes_total": counted,
         **figures,
         "agreement": agreement,
@@ -213,8 +235,7 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
 def _iperf3(evidence: Evidence) -> tuple[Json, Series | None]:
     """iperf3: its own JSON says whether it ended well, everything in time comes from the captures."""
     run = evidence.run
-    reports = [load_workload(run, role) for role in ("iperf3", "client", "receiver", "sender")]
-    report: Json = next((r for r in reports if r is not None and ("end" in r or "error" in r)), {})
+    report = load_workload(run, "iperf3") or {}
     complete = bool(report.get("end")) and not report.get("error")
     end = report.get("end") or {}
     counted = int((end.get("sum_received") or end.get("sum") or {}).get("bytes") or 0)
@@ -228,13 +249,12 @@ def _iperf3(evidence: Evidence) -> tuple[Json, Series | None]:
     agreement = compare_records(evidence, None, capture, stream, agree, counted)
     record = capture or Record(np.zeros(0), np.zeros(0, np.int64), complete)
     check_span(evidence, record)
-    gap = longest_gap(record.times_s, evidence.events_s, complete, evidence.ended_s)
-    rates = phase_rates(record.times_s, record.totals, evidence.events_s, complete, evidence.ended_s)
+    gap = _gap(evidence, record.times_s, complete)
     out: Json = {
-        "survived": complete and _arrives_after(record.times_s, evidence.events_s),
+        "survived": complete and _arrives_after(evidence, record.times_s),
         "hash_ok": None,
         **_gap_fields(gap),
-        **_rounded(rates),
+        **_rates(evidence, record),
         "bytes_total": counted,
         **figures,
         "agreement": agreement,
@@ -257,27 +277,36 @@ def _samples(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     return samples.sort_values("seq"), samples.dropna(subset=["received_s"]).sort_values("received_s")
 
 
+def _datagrams(evidence: Evidence, node: str) -> pd.DataFrame:
+    """The workload's datagrams towards the receiver, in the captures of a node."""
+    packets = evidence.packets(node)
+    addresses = evidence.run.addresses(sides(evidence.run)[0])
+    return packets if packets.empty else datagram_arrivals(packets, addresses)
+
+
+def _from_datagrams(evidence: Evidence, arrivals: pd.DataFrame, complete: bool) -> Record | None:
+    if arrivals.empty:
+        return None
+    return Record(evidence.seconds(arrivals["time_ns"]), np.arange(1, len(arrivals) + 1), complete)
+
+
 def _voice(evidence: Evidence) -> tuple[Json, Series | None]:
     """Constant-rate UDP: loss, jitter (RFC 3550), longest gap."""
     run = evidence.run
     rows, received = _samples(evidence)
-    sent = max(len(rows), int((load_workload(run, "sender") or {}).get("packets") or 0))
+    sender = load_workload(run, "sender")
+    sent = None if sender is None else max(len(rows), int(sender.get("packets") or 0))
     times_s = received["received_s"].to_numpy(np.float64)
-    complete = bool(times_s.size) and _arrives_after(times_s, evidence.events_s)
+    complete = bool(times_s.size) and _arrives_after(evidence, times_s)
     receiving, _ = sides(run)
-    packets = evidence.packets(receiving)
-    arrivals = datagram_arrivals(packets, run.addresses(receiving)) if not packets.empty else packets
-    capture = None
-    if not arrivals.empty:
-        capture = Record(evidence.seconds(arrivals["time_ns"]), np.arange(1, len(arrivals) + 1), complete)
+    arrivals = _datagrams(evidence, receiving)
+    capture = _from_datagrams(evidence, arrivals, complete)
     application = Record(times_s, np.arange(1, times_s.size + 1), complete)
     agree = abs(len(arrivals) - times_s.size) <= DATAGRAM_SLACK
     agreement = compare_records(evidence, application, capture, None, agree)
-    gap = longest_gap(times_s, evidence.events_s, complete, evidence.ended_s)
+    gap = _gap(evidence, times_s, complete)
     last, highest = jitter_ms(received["sent_s"].to_numpy(np.float64), times_s) if times_s.size else (None, None)
-    mobile = evidence.packets(MOBILE)
-    addresses = run.addresses(receiving)
-    over_air = datagram_arrivals(mobile, addresses) if not mobile.empty else mobile
+    over_air = _datagrams(evidence, MOBILE)
     out: Json = {
         "survived": complete,
         "hash_ok": None,
@@ -285,7 +314,7 @@ def _voice(evidence: Evidence) -> tuple[Json, Series | None]:
         "voice": {
             "sent": sent,
             "received": len(received),
-            "loss": round(1 - len(received) / max(1, sent), 6),
+            "loss": None if sent is None else round(1 - len(received) / max(1, sent), 6),
             **_rounded({"jitter_ms": last, "jitter_max_ms": highest}),
         },
         "bytes_per_path": _per_path(run, over_air),
@@ -305,14 +334,23 @@ def _rpc(evidence: Evidence) -> tuple[Json, Series | None]:
     complete = bool((summaries[0] or {}).get("complete", len(rows) == len(received))) and not pending
     stream, figures, packets = _tcp_side(evidence, *summaries)
     capture = _from_stream(evidence, stream, complete)
-    application = Record(times_s, answered, complete)
-    agreement = compare_records(evidence, application, capture, stream, bytes_agree=True)
+    size = run.manifest["workload"].get("parameters", {}).get("response_bytes")
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or size <= 0:
+        raise InputError(f"{run.path / 'manifest.json'}: workload.parameters.response_bytes is {size!r}: it must be a number")
+    application = Record(times_s, answered * int(size), complete)
+    counted = times_s.size * int(size)
+    # As for a bulk stream; of an answer that was cut the captures may show a part that the application never took.
+    agree = stream is not None and (counted == stream.total_bytes if complete else counted <= stream.arrived_bytes)
+    responses = (summaries[0] or {}).get("responses", times_s.size)
+    if responses != times_s.size:
+        evidence.problems.append(f"samples.csv has {times_s.size} answers, receiver.json says {responses}")
+    agreement = compare_records(evidence, application, capture, stream, agree, counted)
     check_span(evidence, application)
-    gap = longest_gap(times_s, evidence.events_s, complete, evidence.ended_s)
+    gap = _gap(evidence, times_s, complete)
     latency = (received["received_s"] - received["sent_s"]).to_numpy(np.float64) * 1e3
     quantiles = np.quantile(latency, (0.5, 0.99, 1.0)).tolist() if latency.size else [None] * 3
     out: Json = {
-        "survived": _arrives_after(times_s, evidence.events_s) and (gap.gap_ms is not None),
+        "survived": _arrives_after(evidence, times_s) and (gap.gap_ms is not None),
         "hash_ok": None,
         **_gap_fields(gap),
         "rpc": {
@@ -327,10 +365,41 @@ def _rpc(evidence: Evidence) -> tuple[Json, Series | None]:
     return out, build_series(run, times_s, answered, "answers", packets, gap, evidence.ended_s)
 
 
+def _without_record(evidence: Evidence) -> tuple[Json, Series | None]:
+    """The receiver left no record: it is gone and has not survived; how long data reached it the captures show."""
+    run = evidence.run
+    if run.workload_transport == "udp":
+        stream, figures, capture = None, {}, _from_datagrams(evidence, _datagrams(evidence, sides(run)[0]), complete=False)
+        packets, unit = _datagrams(evidence, MOBILE), "packets"
+        figures["bytes_per_path"] = _per_path(run, packets)
+    else:
+        stream, figures, packets = _tcp_side(evidence, load_workload(run, "receiver"), load_workload(run, "sender"))
+        capture, unit = _from_stream(evidence, stream, complete=False), "bytes"
+    compare_records(evidence, None, capture, stream, bytes_agree=True)
+    record = capture or Record(np.zeros(0), np.zeros(0, np.int64), False)
+    gap = _gap(evidence, record.times_s, complete=False)
+    out: Json = {
+        "survived": False,
+        "hash_ok": False if run.workload_kind == "bulk" else None,
+        **_gap_fields(gap),
+        **(_rates(evidence, record) if unit == "bytes" else {}),
+        **figures,
+        "agreement": None,
+    }
+    return out, build_series(run, record.times_s, record.totals, unit, packets, gap, evidence.ended_s)
+
+
 def _unknown(evidence: Evidence) -> tuple[Json, Series | None]:
     """A workload this analysis does not know is not judged."""
-    evidence.problems.append(f"workload {evidence.run.workload!r} is unknown to this analysis")
+    evidence.problems.append(f"workload {evidence.run.workload_kind!r} is unknown to this analysis")
     return {}, None
 
 
+_RECORDS = {
+    "bulk": ("receiver.json", "progress.csv", SENDER_RECORD),
+    "iperf3": ("iperf3.json",),
+    "voice": ("samples.csv", SENDER_RECORD),
+    "rpc": ("receiver.json", "samples.csv", SENDER_RECORD),
+}
+"""What the programs of a workload leave behind, all but one of them the receiver's."""
 _WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from analysis.claims import Claim
-from analysis.evidence import RELAY_LATE_LIMIT_US
+from analysis.evidence import EVENT_LATE_LIMIT_MS, RELAY_LATE_LIMIT_US
 from analysis.figures import (
     cumulative_figure,
     gap_figure,
@@ -26,11 +27,11 @@ from analysis.figures import (
     save,
     side_by_side_figure,
 )
-from analysis.gaps import GAP_TOLERANCE_MS, GAP_TOLERANCE_SHARE, LEAD_S, RECOVERY_LIMIT_S
+from analysis.gaps import GAP_TOLERANCE_MS, GAP_TOLERANCE_SHARE, LEAD_S
 from analysis.metrics import write_atomically
 from analysis.references import Reference, load_references
-from analysis.results import WORDS, Cell, Result, gap_spread, number_text
-from analysis.rundir import Campaign
+from analysis.results import WORDS, Result, Row, gap_spread, number_text, workloads_of
+from analysis.rundir import DEFAULT_RECOVERY_LIMIT_S, Campaign
 from analysis.topology import topology_figure
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -48,18 +49,28 @@ class Picture:
     width_px: int
 
 
-def write_report(campaign: Campaign, results: list[Result], matrix: list[list[Cell]], claims: list[Claim], out: Path) -> Path:
+def write_report(campaign: Campaign, results: list[Result], matrix: list[Row], claims: list[Claim], out: Path) -> Path:
     """Draw the figures, write them below `<campaign>.figures/` and `<run>/figures/`, and write the report to `out`."""
     labels = dict(campaign.mechanisms)
     folder = campaign.path.with_name(f"{campaign.path.stem}.figures")
     for result in results:
         if result.run is not None and result.series is not None:
             save(goodput_figure(result.series, result.run.label), result.run.path / "figures" / "goodput")
-    cells = [cell for row in matrix for cell in row]
-    gaps = None
-    if any(cell.spread.count for cell in cells):
-        gaps = _keep(gap_figure(cells, labels, dict(campaign.scenarios)), folder / "gaps", "Handover gap of every repetition")
-    sections = [_scenario_section(name, label, matrix, labels, folder) for name, label in campaign.scenarios]
+    workloads = workloads_of(campaign, results) or {"": ""}
+    several = len(workloads) > 1
+    gaps, sections = [], []
+    for workload, workload_label in workloads.items():
+        rows = [row for row in matrix if row.workload == workload]
+        place, suffix = (f"-{_file_name(workload)}", f" · {workload_label}") if several else ("", "")
+        cells = [cell for row in rows for cell in row.cells]
+        if any(cell.spread.count for cell in cells):
+            alt = f"Handover gap of every repetition{suffix}"
+            picture = _keep(gap_figure(cells, labels, dict(campaign.scenarios)), folder / f"gaps{place}", alt)
+            gaps.append((workload_label if several else "", picture))
+        for name, label in campaign.scenarios:
+            stem = folder / f"{_file_name(name)}{place}"
+            sections.append((name, _scenario_section(name, f"{label}{suffix}", rows, labels, stem)))
+    sections.sort(key=lambda section: [name for name, _ in campaign.scenarios].index(section[0]))
     first = next((r for r in results if r.run is not None and r.run.manifest.get("graph")), None)
     html = (
         _environment()
@@ -67,7 +78,7 @@ def write_report(campaign: Campaign, results: list[Result], matrix: list[list[Ce
         .render(
             campaign=campaign,
             sentence=summary_sentence(results, claims),
-            matrix=list(zip(campaign.mechanisms, matrix, strict=True)),
+            matrix=matrix,
             words=WORDS,
             topology=_topology(first, folder),
             claims=claims,
@@ -75,21 +86,33 @@ def write_report(campaign: Campaign, results: list[Result], matrix: list[list[Ce
             cited=_cited(claims),
             labels=labels | dict(campaign.scenarios),
             gaps=gaps,
-            sections=sections,
-            runs=[_run_row(result, out.parent) for result in _in_order(campaign, results)],
+            sections=[section for _, section in sections],
+            runs=[_run_row(result, out.parent, several) for result in _in_order(campaign, results, list(workloads))],
             about=_about(campaign, results),
             limits={
-                "recovery_s": RECOVERY_LIMIT_S,
+                "recovery_s": _recovery_text(results),
                 "lead_s": LEAD_S,
                 "tolerance_ms": GAP_TOLERANCE_MS,
                 "tolerance_percent": GAP_TOLERANCE_SHARE * 100,
                 "relay_us": RELAY_LATE_LIMIT_US,
+                "event_ms": EVENT_LATE_LIMIT_MS,
             },
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, html)
     return out
+
+
+def _file_name(name: str) -> str:
+    """A name of the campaign file as part of a file name."""
+    return re.sub(r"[^\w.+-]", "_", name)
+
+
+def _recovery_text(results: list[Result]) -> str:
+    """The recovery limit of the runs in s; all of them when they differ."""
+    limits = sorted({r.run.recovery_limit_s for r in results if r.run}) or [DEFAULT_RECOVERY_LIMIT_S]
+    return " or ".join(f"{limit:g}" for limit in limits)
 
 
 def _environment() -> Environment:
@@ -142,21 +165,25 @@ def representative(results: Iterable[Result]) -> Result | None:
     return sorted(judged, key=gap)[(len(judged) - 1) // 2] if judged else None
 
 
-def _scenario_section(name: str, label: str, matrix: list[list[Cell]], labels: dict[str, str], folder: Path) -> dict[str, Any]:
-    """Figures of one scenario with all mechanisms."""
-    cells = [cell for row in matrix for cell in row if cell.scenario == name and cell.results]
+def _scenario_section(name: str, label: str, rows: list[Row], labels: dict[str, str], stem: Path) -> dict[str, Any]:
+    """Figures of one scenario with all mechanisms and one workload."""
+    cells = [cell for row in rows for cell in row.cells if cell.scenario == name and cell.results]
     chosen = [(labels[cell.mechanism], representative(cell.results)) for cell in cells]
     columns = [(text, result.series if result else None) for text, result in chosen]
     curves = [(text, series) for text, series in columns if series is not None and series.times_s]
     pictures = []
     if curves:
-        pictures.append(_keep(side_by_side_figure(columns), folder / f"{name}-goodput", f"Rate per path over time, {label}"))
+        pictures.append(_keep(side_by_side_figure(columns), _beside(stem, "goodput"), f"Rate per path over time, {label}"))
         pictures.append(
-            _keep(cumulative_figure(curves, "received by the application"), folder / f"{name}-received",
+            _keep(cumulative_figure(curves, "received by the application"), _beside(stem, "received"),
                   f"Data received over time by mechanism, {label}")
         )  # fmt: skip
     repeated = any(len(cell.results) > 1 for cell in cells)
     return {"name": name, "label": label, "pictures": pictures, "repeated": repeated}
+
+
+def _beside(stem: Path, what: str) -> Path:
+    return stem.with_name(f"{stem.name}-{what}")
 
 
 def summary_sentence(results: list[Result], claims: list[Claim]) -> str:
@@ -198,16 +225,17 @@ def _cited(claims: list[Claim]) -> list[Reference | str]:
     return [known.get(key, key) for key in keys]
 
 
-def _in_order(campaign: Campaign, results: list[Result]) -> list[Result]:
-    """Runs as the matrix has them: by scenario, mechanism, repetition; those without a folder last."""
+def _in_order(campaign: Campaign, results: list[Result], workloads: list[str]) -> list[Result]:
+    """Runs by scenario, workload, mechanism, repetition; those without a folder last."""
     scenarios = [name for name, _ in campaign.scenarios]
     mechanisms = [name for name, _ in campaign.mechanisms]
 
-    def place(result: Result) -> tuple[int, int, int]:
+    def place(result: Result) -> tuple[int, ...]:
         if result.run is None or result.run.scenario not in scenarios or result.run.mechanism not in mechanisms:
-            return len(scenarios), 0, 0
+            return len(scenarios), 0, 0, 0
         run = result.run
-        return scenarios.index(run.scenario), mechanisms.index(run.mechanism), run.repetition
+        order = scenarios.index(run.scenario), workloads.index(run.workload), mechanisms.index(run.mechanism)
+        return *order, run.repetition
 
     return sorted(results, key=place)
 
@@ -215,7 +243,7 @@ def _in_order(campaign: Campaign, results: list[Result]) -> list[Result]:
 RAW_FILES = ("manifest.json", "timeline.jsonl", "metrics.json")
 
 
-def _run_row(result: Result, base: Path) -> dict[str, Any]:
+def _run_row(result: Result, base: Path, several_workloads: bool) -> dict[str, Any]:
     """What the table of runs shows of one run."""
     run, m = result.run, result.metrics
     links = []
@@ -229,7 +257,7 @@ def _run_row(result: Result, base: Path) -> dict[str, Any]:
     verdict = str(m.get("verdict"))
     return {
         "id": result.run_id,
-        "mechanism": run.mechanism_label if run else "",
+        "mechanism": (run.mechanism_label + (f" · {run.workload_label}" if several_workloads else "")) if run else "",
         "scenario": run.scenario_label if run else "",
         "repetition": run.repetition if run else "",
         "seed": run.seed if run else "",
@@ -240,7 +268,7 @@ def _run_row(result: Result, base: Path) -> dict[str, Any]:
         "start": m.get("gap_start_s"),
         "metrics": m,
         "agreement": m.get("agreement"),
-        "quality": _quality(m),
+        "quality": ". ".join(filter(None, (m.get("remark"), _quality(m)))),
         "dropped": sum(c.get("dropped") or 0 for c in m.get("captures", [])) if m.get("captures") else None,
         "links": links,
     }
@@ -249,7 +277,8 @@ def _run_row(result: Result, base: Path) -> dict[str, Any]:
 def _quality(metrics: dict[str, Any]) -> str:
     """Figures of voice and request/response workloads in a few words."""
     if voice := metrics.get("voice"):
-        return f"loss {voice['loss'] * 100:.2f} %, jitter {number_text(voice['jitter_ms'] or 0, 'ms')}"
+        loss = "loss unknown" if voice["loss"] is None else f"loss {voice['loss'] * 100:.2f} %"
+        return f"{loss}, jitter {number_text(voice['jitter_ms'] or 0, 'ms')}"
     if rpc := metrics.get("rpc"):
         p50, p99 = (rpc.get(f"latency_{q}_ms") for q in ("p50", "p99"))
         if p50 is not None and p99 is not None:

@@ -132,10 +132,11 @@ thought (J. Nielsen, Usability Engineering, 1993, section 5.5)."""
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of the matrix: a mechanism in a scenario, over all repetitions."""
+    """One field of the matrix: a mechanism in a scenario with a workload, over all repetitions."""
 
     mechanism: str
     scenario: str
+    workload: str
     verdict: str
     spread: Spread
     survived: int
@@ -168,19 +169,62 @@ class Cell:
         return "; ".join(self.reasons)
 
 
-def build_matrix(campaign: Campaign, results: list[Result]) -> list[list[Cell]]:
-    """Rows: mechanisms, columns: scenarios, in the order of the campaign file."""
+@dataclass(frozen=True)
+class Row:
+    """One row of the matrix. `label` names the workload only where the campaign has several."""
+
+    mechanism: str
+    workload: str
+    label: str
+    cells: tuple[Cell, ...]
+
+
+def workloads_of(campaign: Campaign, results: list[Result]) -> dict[str, str]:
+    """Names and labels of a campaign's workloads: those its file lists, then any that only the runs know."""
+    seen = {r.run.workload: r.run.workload_label for r in results if r.run}
+    return dict(campaign.workloads) | {name: label for name, label in seen.items() if name not in dict(campaign.workloads)}
+
+
+def build_matrix(campaign: Campaign, results: list[Result]) -> list[Row]:
+    """Rows: mechanisms, for one workload after the other; columns: scenarios; all in the order of the campaign file."""
+    workloads = workloads_of(campaign, results) or {"": ""}
     return [
-        [_cell(mechanism, scenario, _select(results, mechanism, scenario)) for scenario, _ in campaign.scenarios]
-        for mechanism, _ in campaign.mechanisms
+        Row(
+            mechanism,
+            workload,
+            f"{label} · {workload_label}" if len(workloads) > 1 else label,
+            tuple(
+                _cell(mechanism, scenario, workload, select(results, mechanism, scenario, workload), campaign.repetitions)
+                for scenario, _ in campaign.scenarios
+            ),
+        )
+        for workload, workload_label in workloads.items()
+        for mechanism, label in campaign.mechanisms
     ]
 
 
-def _select(results: list[Result], mechanism: str, scenario: str) -> list[Result]:
-    return [r for r in results if r.run and r.run.mechanism == mechanism and r.run.scenario == scenario]
+def select(results: list[Result], mechanism: str, scenario: str, workload: str) -> list[Result]:
+    """The repetitions of one combination."""
+    wanted = mechanism, scenario, workload
+    return [r for r in results if r.run and (r.run.mechanism, r.run.scenario, r.run.workload) == wanted]
 
 
-def _cell(mechanism: str, scenario: str, results: list[Result]) -> Cell:
+def coverage(results: list[Result], planned: int) -> tuple[str, ...]:
+    """What keeps the judged runs from being all that was planned: "2 of 3 runs judged", then why; () when they are."""
+    total = max(planned, len(results))
+    judged = sum(r.judged for r in results)
+    if judged == total:
+        return ()
+    reasons = dict.fromkeys(r.why_not for r in results if r.why_not)
+    missing = total - len(results)
+    if missing:
+        reasons["there is no such run" if not results else f"{missing} {'run is' if missing == 1 else 'runs are'} missing"] = (
+            None
+        )
+    return f"{judged} of {total} runs judged", *reasons
+
+
+def _cell(mechanism: str, scenario: str, workload: str, results: list[Result], planned: int) -> Cell:
     judged = [r for r in results if r.judged]
     survived = sum(bool(r.metrics.get("survived")) for r in judged)
     verdicts = [str(r.metrics.get("verdict")) for r in results]
@@ -192,7 +236,9 @@ def _cell(mechanism: str, scenario: str, results: list[Result]) -> Cell:
         verdict = "no run"
     else:
         verdict = "unsupported" if "unsupported" in verdicts else "not judged"
-    reasons = tuple(dict.fromkeys(r.why_not for r in results if r.why_not))
-    if judged and len(judged) < len(results):
-        reasons = (f"{len(results) - len(judged)} of {len(results)} not judged", *reasons)
-    return Cell(mechanism, scenario, verdict, gap_spread(judged), survived, len(judged), reasons, tuple(results))
+    reasons = coverage(results, planned)
+    if not judged:
+        reasons = reasons[1:] if results else ()
+    remarks = dict.fromkeys(str(r.metrics["remark"]) for r in judged if r.metrics.get("remark"))
+    spread = gap_spread(judged)
+    return Cell(mechanism, scenario, workload, verdict, spread, survived, len(judged), (*reasons, *remarks), tuple(results))

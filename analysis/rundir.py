@@ -15,6 +15,9 @@ import pandas as pd
 
 SCHEMA = 1
 STATES = ("complete", "failed", "interrupted", "unsupported")
+DEFAULT_RECOVERY_LIMIT_S = 30.0
+"""For manifests that do not say after how much silence a connection counts as lost."""
+_TRANSPORT_OF_KIND = {"voice": "udp"}
 Json = dict[str, Any]
 
 
@@ -29,6 +32,7 @@ class Event:
     at_s: float
     kind: str
     target: str
+    planned_s: float
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,19 @@ class Run:
     scenario: str
     scenario_label: str
     planned_events: int
+    """Entries of the timeline, in which an event with an end of its own is two."""
+    recovery_limit_s: float
+    """After so much silence behind the last event the connection was given up."""
     mechanism: str
     mechanism_label: str
     transport: str
+    """What the mechanism puts on the wire for a TCP socket: "tcp" or "mptcp"."""
     workload: str
+    """Name of the workload, unique in its campaign."""
+    workload_label: str
+    workload_kind: str
+    workload_transport: str
+    """What the workload's programs open: "tcp" or "udp" sockets."""
     direction: str
     t0_mono_ns: int
     t0_wall_ns: int
@@ -81,7 +94,7 @@ class Run:
     @property
     def label(self) -> str:
         """How the run is called in tables."""
-        return f"{self.mechanism_label}, {self.scenario_label}, repetition {self.repetition}"
+        return f"{self.mechanism_label}, {self.scenario_label}, {self.workload_label}, repetition {self.repetition}"
 
     def addresses(self, node: str) -> set[str]:
         """All addresses the manifest knows of a node."""
@@ -147,7 +160,8 @@ def load_run(path: Path) -> Run:
         name: int(field(m, name, int, where)) if done or isinstance(m.get(name), int) else 0
         for name in ("t0_mono_ns", "t0_wall_ns", "ended_mono_ns")
     }
-    planned = field(m, "scenario.events", list, where)
+    listed = field(m, "scenario.events", list, where)
+    planned = field(m, "timeline_planned", list, where) if m.get("timeline_planned") is not None else listed
     events, spread = _load_timeline(path / "timeline.jsonl", times["t0_mono_ns"], times["t0_wall_ns"], done)
     transport = field(m, "mechanism.transport", str, where)
     if transport not in ("tcp", "mptcp"):
@@ -156,6 +170,7 @@ def load_run(path: Path) -> Run:
     if direction not in ("down", "up"):
         raise InputError(f"{where}: workload.direction is {direction!r}: it must be down or up")
     name, mechanism = field(m, "scenario.name", str, where), field(m, "mechanism.name", str, where)
+    workload = _workload(m, where)
     return Run(
         path=path,
         manifest=m,
@@ -167,10 +182,14 @@ def load_run(path: Path) -> Run:
         scenario=name,
         scenario_label=str(m["scenario"].get("label") or name),
         planned_events=len(planned),
+        recovery_limit_s=_recovery_limit_s(m, where),
         mechanism=mechanism,
         mechanism_label=str(m["mechanism"].get("label") or mechanism),
         transport=transport,
-        workload=field(m, "workload.kind", str, where),
+        workload=workload["name"],
+        workload_label=workload["label"],
+        workload_kind=workload["kind"],
+        workload_transport=workload["transport"],
         direction=direction,
         events=tuple(events),
         paths=tuple(_path(p, i, where) for i, p in enumerate(m.get("paths") or [])),
@@ -178,6 +197,26 @@ def load_run(path: Path) -> Run:
         clock_spread_ms=spread,
         **times,
     )
+
+
+def _workload(manifest: Json, where: Path) -> dict[str, str]:
+    """Name, label, kind and transport of the workload; older manifests only have its kind."""
+    kind = field(manifest, "workload.kind", str, where)
+    found = {"kind": kind, "name": kind, "transport": _TRANSPORT_OF_KIND.get(kind, "tcp")}
+    known = [key for key in ("name", "transport") if manifest["workload"].get(key) is not None]
+    found |= {key: field(manifest, f"workload.{key}", str, where) for key in known}
+    if found["transport"] not in ("tcp", "udp"):
+        raise InputError(f"{where}: workload.transport is {found['transport']!r}: it must be tcp or udp")
+    return found | {"label": str(manifest["workload"].get("label") or found["name"])}
+
+
+def _recovery_limit_s(manifest: Json, where: Path) -> float:
+    if manifest.get("recovery_limit_s") is None:
+        return DEFAULT_RECOVERY_LIMIT_S
+    limit_s = float(field(manifest, "recovery_limit_s", float, where))
+    if limit_s <= 0:
+        raise InputError(f"{where}: recovery_limit_s is {limit_s:g}: it must be more than 0")
+    return limit_s
 
 
 def _path(entry: Any, index: int, where: Path) -> PathInfo:
@@ -220,7 +259,8 @@ def _load_timeline(path: Path, t0_mono_ns: int, t0_wall_ns: int, needed: bool) -
         offsets.append(field(entry, "wall_ns", int, where) - mono_ns)
         if field(entry, "phase", str, where) == "event":
             kind, target = field(entry, "kind", str, where), str(entry.get("target") or "")
-            events.append(Event((mono_ns - t0_mono_ns) / 1e9, kind, target))
+            planned_s = float(field(entry, "planned_s", float, where))
+            events.append(Event((mono_ns - t0_mono_ns) / 1e9, kind, target, planned_s))
     return sorted(events, key=lambda event: event.at_s), (max(offsets) - min(offsets)) / 1e6
 
 
@@ -260,6 +300,10 @@ class Campaign:
     runs: tuple[str, ...]
     mechanisms: tuple[tuple[str, str], ...]
     scenarios: tuple[tuple[str, str], ...]
+    workloads: tuple[tuple[str, str], ...]
+    """Empty in older files: then the runs tell."""
+    repetitions: int
+    """How often every combination was to be run."""
     claims: tuple[Json, ...]
 
     def run_path(self, run_id: str) -> Path:
@@ -277,8 +321,8 @@ def load_campaign(path: Path) -> Campaign:
         if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id in (".", ".."):
             raise InputError(f"{path}: runs[{index}] is {json.dumps(run_id)}: it must name a folder beside the file")
     named = {}
-    for key in ("mechanisms", "scenarios"):
-        entries = field(data, key, list, path)
+    for key in ("mechanisms", "scenarios", "workloads"):
+        entries = field(data, key, list, path) if key != "workloads" or data.get(key) is not None else []
         named[key] = tuple(
             (field(e, "name", str, f"{path}: {key}[{i}]"), str(e.get("label") or e["name"])) for i, e in enumerate(entries)
         )
@@ -293,5 +337,7 @@ def load_campaign(path: Path) -> Campaign:
         runs=tuple(runs),
         mechanisms=named["mechanisms"],
         scenarios=named["scenarios"],
+        workloads=named["workloads"],
+        repetitions=field(data, "repetitions", int, path) if data.get("repetitions") is not None else 1,
         claims=tuple(field(data, "claims", list, path)),
     )

@@ -17,8 +17,8 @@ from analysis.results import Result, Spread, build_matrix, number_text, seconds_
 from analysis.rundir import InputError, load_campaign
 
 
-def result(mechanism="mptcp", scenario="carrier-loss", gap=400.0, at_least=None, **more) -> Result:
-    run = SimpleNamespace(mechanism=mechanism, scenario=scenario)
+def result(mechanism="mptcp", scenario="carrier-loss", gap=400.0, at_least=None, workload="bulk", **more) -> Result:
+    run = SimpleNamespace(mechanism=mechanism, scenario=scenario, workload=workload, workload_label=workload)
     metrics = {"verdict": "survived", "judged": True, "survived": at_least is None, "gap_ms": gap, "gap_at_least_ms": at_least}
     metrics |= more
     return Result(f"{mechanism}-{scenario}", run, metrics, None)
@@ -60,15 +60,23 @@ def test_aggregates_and_bounds(campaign, aggregate, op, value, expected):
 
 
 @pytest.mark.parametrize("aggregate", ["median", "max", "min", "all"])
-def test_one_unrecovered_gap_fails_every_upper_bound(campaign, aggregate):
-    results = [result(gap=10.0), result(gap=20.0), result(gap=None, at_least=30000.0)]
-    claim = verdict(campaign, results, aggregate=aggregate, value=1e9)
+@pytest.mark.parametrize(("op", "value"), [("<=", 1e9), (">=", 5.0), ("==", 20.0)])
+def test_one_unrecovered_gap_fails_every_bound(campaign, aggregate, op, value):
+    results = [result(gap=20.0), result(gap=20.0), result(gap=None, at_least=30000.0)]
+    claim = verdict(campaign, results, aggregate=aggregate, op=op, value=value)
     assert claim.verdict == "fails"
     assert claim.parts[0].spread.median_text("ms") == "> 30 s in 1 of 3"
 
 
-def test_unrecovered_gap_satisfies_a_lower_bound(campaign):
-    assert verdict(campaign, [result(gap=None, at_least=30000.0)], op=">=", value=5000).verdict == "holds"
+def test_what_never_resumed_did_not_resume_after_a_gap_of_at_least_so_much(campaign):
+    assert verdict(campaign, [result(gap=6000.0)], op=">=", value=5000).verdict == "holds"
+    assert verdict(campaign, [result(gap=None, at_least=30000.0)], op=">=", value=5000).verdict == "fails"
+    stalls = {"metric": "rpc.longest_stall_ms", "op": ">=", "value": 5000}
+    stalled = [
+        result(gap=6000.0, rpc={"longest_stall_ms": 6000.0}),
+        result(gap=None, at_least=3e4, rpc={"longest_stall_ms": None}),
+    ]
+    assert [verdict(campaign, runs, **stalls).verdict for runs in (stalled[:1], stalled)] == ["holds", "fails"]
 
 
 def test_survived_is_a_yes_or_no(campaign):
@@ -90,20 +98,74 @@ def test_dotted_metrics(campaign):
     results = [result(bytes_per_path={"lte": 0})]
     assert verdict(campaign, results, metric="bytes_per_path.lte", value=0, unit="", aggregate="max").verdict == "holds"
     missing = verdict(campaign, results, metric="voice.loss", value=0.1, unit="")
-    assert (missing.verdict, missing.parts[0].reason) == ("not judged", "0 of 1 repetitions: the runs have no voice.loss")
+    assert (missing.verdict, missing.parts[0].reason) == ("not judged", "0 of 1 runs have voice.loss")
 
 
 def test_unsupported_and_not_judged_are_neither_success_nor_failure(campaign):
     assert verdict(campaign, [unjudged("unsupported", "no NFQUEUE")]).verdict == "unsupported"
     claim = verdict(campaign, [unjudged()])
-    assert (claim.verdict, claim.parts[0].reason) == ("not judged", "0 of 1 repetitions: captures lost packets")
-    assert verdict(campaign, []).parts[0].reason == "0 of 1 repetitions: there is no such run"
+    assert (claim.verdict, claim.parts[0].reason) == ("not judged", "0 of 1 runs judged: captures lost packets")
+    assert verdict(campaign, []).parts[0].reason == "0 of 1 runs judged: there is no such run"
 
 
-def test_repetitions_that_are_missing(campaign):
-    claim = verdict(campaign, [result(), result(), unjudged()], min_repetitions=3)
-    assert claim.verdict == "not judged"
-    assert claim.parts[0].reason.startswith("2 of 3 repetitions")
+def judge(campaign, results, repetitions, **more) -> tuple[str, str]:
+    """Verdict and reason of a claim in a campaign with so many planned repetitions."""
+    part = evaluate_claims(campaign(syn.claim(**more), repetitions=repetitions), results)[0].parts[0]
+    return part.verdict, part.reason
+
+
+def test_a_claim_does_not_hold_on_the_runs_that_happen_to_be_judged(campaign):
+    one_lost = [result(), result(), unjudged()]
+    assert judge(campaign, one_lost, 3) == ("not judged", "2 of 3 runs judged: captures lost packets")
+    assert judge(campaign, one_lost, 1) == ("not judged", "2 of 3 runs judged: captures lost packets")
+    two_reasons = [result(), unjudged(), unjudged("failed", "crashed")]
+    assert judge(campaign, two_reasons, 3) == ("not judged", "1 of 3 runs judged: captures lost packets; crashed")
+    assert judge(campaign, [result(), unjudged("unsupported", "no NFQUEUE")], 2)[0] == "not judged"
+
+
+def test_runs_that_are_planned_and_missing_are_not_judged(campaign):
+    assert judge(campaign, [result(), result()], 2) == ("holds", "")
+    assert judge(campaign, [result(), result()], 3) == ("not judged", "2 of 3 runs judged: 1 run is missing")
+    assert judge(campaign, [], 3) == ("not judged", "0 of 3 runs judged: there is no such run")
+
+
+def test_what_fails_on_the_judged_runs_stays_failed(campaign):
+    assert judge(campaign, [result(gap=5000.0), unjudged()], 3) == (
+        "fails", "1 of 3 runs judged: captures lost packets; 1 run is missing",
+    )  # fmt: skip
+
+
+def test_judged_runs_without_the_figure_are_no_support(campaign):
+    nothing_arrived = result(gap=None)
+    assert judge(campaign, [result(), nothing_arrived], 2) == ("not judged", "1 of 2 runs have gap_ms")
+
+
+def test_a_claim_may_need_more_repetitions_than_there_are(campaign):
+    assert judge(campaign, [result(), result()], 2, min_repetitions=3) == (
+        "not judged", "2 of 3 repetitions that the claim needs",
+    )  # fmt: skip
+
+
+def test_a_claim_selects_its_workloads(campaign):
+    results = [result(), result(workload="voice", gap=5000.0)]
+    assert verdict(campaign, results, workloads=["bulk"]).verdict == "holds"
+    assert verdict(campaign, results, workloads=["voice"]).verdict == "fails"
+    for every in ({}, {"workloads": []}):
+        claim = verdict(campaign, results, **every)
+        assert claim.verdict == "fails"
+        assert [(p.workload, p.workload_label, p.verdict) for p in claim.parts] == [
+            ("bulk", "bulk", "holds"), ("voice", "voice", "fails"),
+        ]  # fmt: skip
+    assert verdict(campaign, [result()]).parts[0].workload_label == ""
+    assert verdict(campaign, [result()], workloads=["voice"]).verdict == "not judged"
+    with pytest.raises(InputError, match="workloads is"):
+        verdict(campaign, results, workloads="voice")
+
+
+def test_a_listed_workload_without_runs_is_not_judged(campaign):
+    workloads = [{"name": "bulk", "label": "Download", "kind": "bulk"}, {"name": "call", "label": "Call", "kind": "voice"}]
+    claim = evaluate_claims(campaign(syn.claim(), workloads=workloads), [result()])[0]
+    assert [(p.workload_label, p.verdict) for p in claim.parts] == [("Download", "holds"), ("Call", "not judged")]
 
 
 def test_the_heaviest_part_decides(campaign):
@@ -131,7 +193,18 @@ def test_bad_claims_name_file_and_field(campaign, change, message):
     assert "c1.json" in str(info.value)
 
 
-@pytest.mark.parametrize("change", [{"runs": ["../x"]}, {"runs": [3]}, {"schema": 9}, {"claims": None}, {"mechanisms": [{}]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runs": ["../x"]},
+        {"runs": [3]},
+        {"schema": 9},
+        {"claims": None},
+        {"mechanisms": [{}]},
+        {"workloads": [{}]},
+        {"repetitions": "3"},
+    ],
+)
 def test_bad_campaign_files(campaign, change):
     with pytest.raises(InputError, match=r"c1\.json"):
         campaign(**change)
@@ -145,7 +218,7 @@ def test_matrix_cells(campaign):
         result("tcp", gap=None, at_least=30000.0), result("mptcp", gap=100.0), result("mptcp", gap=300.0),
         unjudged(scenario="handover"), result("tcp", "handover"), result("tcp", "handover", gap=None, at_least=20000.0),
     ]  # fmt: skip
-    (tcp_loss, tcp_handover), (mptcp_loss, mptcp_handover) = build_matrix(campaign(), results)
+    (tcp_loss, tcp_handover), (mptcp_loss, mptcp_handover) = (row.cells for row in build_matrix(campaign(), results))
     assert (tcp_loss.verdict, tcp_loss.spread.median_text("ms")) == ("broken", "> 30 s")
     assert (mptcp_loss.verdict, mptcp_loss.spread.median_text("ms")) == ("survived", "200 ms")
     assert (mptcp_handover.verdict, mptcp_handover.detail) == ("not judged", "captures lost packets")
@@ -154,10 +227,32 @@ def test_matrix_cells(campaign):
 
 def test_empty_unsupported_and_failed_cells(campaign):
     results = [unjudged("unsupported", "no NFQUEUE", mechanism="tcp"), unjudged("failed", "crashed"), result()]
-    (unsupported, _), (failed, empty) = build_matrix(campaign(), results)
+    (unsupported, _), (failed, empty) = (row.cells for row in build_matrix(campaign(), results))
     assert (unsupported.verdict, unsupported.detail) == ("unsupported", "no NFQUEUE")
     assert failed.verdict == "failed"
     assert empty.verdict == "no run"
+
+
+def test_cells_say_how_many_runs_they_rest_on(campaign):
+    results = [result(), unjudged(), result("tcp", survived=False, remark="no record of the receiver")]
+    tcp, mptcp = (row.cells[0] for row in build_matrix(campaign(repetitions=3), results))
+    assert mptcp.detail == "1 of 3 runs judged; captures lost packets; 1 run is missing"
+    assert tcp.detail == "1 of 3 runs judged; 2 runs are missing; no record of the receiver"
+
+
+def test_one_row_per_mechanism_and_workload(campaign):
+    workloads = [{"name": "bulk", "label": "bulk", "kind": "bulk"}, {"name": "call", "label": "voice", "kind": "voice"}]
+    results = [result(), result(workload="call", gap=20.0)]
+    for matrix in (
+        build_matrix(campaign(workloads=workloads), results),
+        build_matrix(campaign(workloads=workloads[1:]), results),
+    ):
+        rows = {row.label: row.cells[0] for row in matrix}
+        assert set(rows) == {"TCP · bulk", "MPTCP · bulk", "TCP · voice", "MPTCP · voice"}
+        assert (rows["MPTCP · bulk"].spread.values, rows["MPTCP · voice"].spread.values) == ((400.0,), (20.0,))
+    assert [row.label for row in build_matrix(campaign(workloads=workloads[:1]), results[:1])] == ["TCP", "MPTCP"]
+    assert [row.label for row in build_matrix(campaign(), results[:1])] == ["TCP", "MPTCP"]
+    assert len(build_matrix(campaign(), [])) == 2
 
 
 def test_exit_codes(campaign):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import synthetic as syn
 from synthetic import MONO0, WALL0, Scene, Subflow, dying_scene, handover_scene, manifest, write_run
 
-from analysis.gaps import Gap, gaps_agree, jitter_ms, longest_gap, phase_rates
+from analysis import gaps
+from analysis.gaps import Gap, gaps_agree, jitter_ms
 from analysis.metrics import evaluate, measure
 from analysis.rundir import InputError, load_run
 
@@ -24,6 +26,9 @@ def run_metrics(folder, scene, events=LOSS, mechanism="mptcp", transport="mptcp"
         change(description)
     path = write_run(folder / "r1", scene, description, **more)
     return evaluate(load_run(path))[0]
+
+
+longest_gap, phase_rates = (partial(f, recovery_s=30.0) for f in (gaps.longest_gap, gaps.phase_rates))
 
 
 # --- the gap itself ---
@@ -273,15 +278,18 @@ def test_a_real_run_of_the_kernel_agrees_with_itself():
 # --- other workloads ---
 
 
-def samples_run(folder, kind, sent, received, scene=None, events=LOSS):
+def samples_run(folder, kind, sent, received, scene=None, events=LOSS, change=None, complete=True):
     description = manifest("r1", "tcp", "tcp", "carrier-loss", events, 12.0)
     description["workload"]["kind"] = kind
+    description["workload"]["parameters"]["response_bytes"] = 200
+    if change:
+        change(description)
     scene = scene or Scene(mptcp=False)
     if kind == "voice":
         for at_s in received:
             if at_s is not None:
                 scene.records["mn-wlan"].append((WALL0 + round(at_s * 1e9), syn.udp(syn.CN, 9, "10.1.0.100", 7000, 160)))
-    path = write_run(folder / "r1", scene, description, progress=[])
+    path = write_run(folder / "r1", scene, description, progress=[], complete=complete)
     rows = [
         f"{i},{MONO0 + round(s * 1e9)},{'' if r is None else MONO0 + round(r * 1e9)}"
         for i, (s, r) in enumerate(zip(sent, received, strict=True))
@@ -317,11 +325,183 @@ def test_request_response(tmp_path):
     for index, at_s in enumerate(received):
         scene.data(flow, at_s, 200, 200 * index)
     m = samples_run(tmp_path, "rpc", sent, received, scene)
+    assert m["agreement"]["total_application"] == m["agreement"]["total_capture"] == 90 * 200
     assert m["rpc"]["requests"] == m["rpc"]["answered"] == 90
     assert m["rpc"]["latency_p50_ms"] == pytest.approx(40, abs=0.1)
     assert m["rpc"]["latency_max_ms"] == pytest.approx(900, abs=0.1)
     assert m["rpc"]["longest_stall_ms"] == pytest.approx(960, abs=0.1)
     assert m["judged"], m["why_not"]
+
+
+def rpc_run(folder, answers, on_the_wire, complete=True, **more):
+    """Answers of 200 bytes every 100 ms; the application counts `answers` of the `on_the_wire` bytes."""
+    scene = Scene(mptcp=False)
+    flow = scene.open(Subflow("mn-wlan", 40000), 0.1)
+    times = [0.54 + 0.1 * index for index in range(answers)]
+    for index in range(-(-on_the_wire // 200)):
+        size = min(200, on_the_wire - 200 * index)
+        scene.data(flow, (times[index] if index < answers else times[-1] + 0.001), size, 200 * index)
+    return samples_run(folder, "rpc", [t - 0.04 for t in times], times, scene, complete=complete, **more)
+
+
+@pytest.mark.parametrize(
+    ("answers", "on_the_wire", "complete", "judged"),
+    [
+        (90, 18000, True, True), (90, 18200, True, False), (90, 17800, True, False),
+        (40, 8000, False, True), (40, 8150, False, True), (40, 7800, False, False),
+    ],
+)  # fmt: skip
+def test_answers_must_be_as_many_bytes_as_the_captures_show(tmp_path, answers, on_the_wire, complete, judged):
+    m = rpc_run(tmp_path, answers, on_the_wire, complete)
+    assert m["judged"] is judged, m["why_not"]
+    if not judged:
+        assert f"the application counted {answers * 200}, the captures {on_the_wire} of its data" in m["why_not"]
+
+
+def test_answers_of_unknown_size_cannot_be_compared(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json: workload\.parameters\.response_bytes is None"):
+        rpc_run(tmp_path, 90, 18000, change=lambda d: d["workload"]["parameters"].pop("response_bytes"))
+
+
+def test_answers_always_come_down(tmp_path):
+    assert rpc_run(tmp_path, 90, 18000, change=lambda d: d["workload"].update(direction="up"))["judged"]
+
+
+def voice_run(folder, change=None):
+    sent = (np.arange(400) * 0.02 + 1.0).tolist()
+    return samples_run(folder, "voice", sent, [s + 0.03 for s in sent], change=change)
+
+
+def test_udp_is_not_compared_with_the_transport_of_tcp_sockets(tmp_path):
+    m = voice_run(tmp_path)
+    assert (m["agreement"]["transport_declared"], m["agreement"]["transport_seen"]) == ("udp", "udp")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_udp_says_nothing_about_mptcp(tmp_path, named):
+    def change(manifest):
+        manifest["mechanism"] = {"name": "mptcp", "label": "MPTCP", "transport": "mptcp"}
+        if named:
+            manifest["workload"]["transport"] = "udp"
+
+    m = voice_run(tmp_path, change)
+    assert (m["verdict"], m["why_not"]) == ("not judged", "the workload is UDP, which MPTCP does not carry")
+
+
+# --- events and limits ---
+
+
+@pytest.mark.parametrize(("late_ms", "word"), [(49, None), (51, "late"), (-51, "early")])
+def test_events_happen_when_they_are_planned(tmp_path, late_ms, word):
+    run_metrics(tmp_path, handover_scene(0.4))
+    path = tmp_path / "r1" / "timeline.jsonl"
+    line = json.loads(path.read_text())
+    path.write_text(json.dumps(line | {"planned_s": line["planned_s"] - late_ms / 1e3}) + "\n")
+    why = evaluate(load_run(tmp_path / "r1"))[0]["why_not"]
+    assert why == (word and f"event carrier-loss mn-wlan was 51 ms {word}")
+
+
+def test_a_planned_handover_is_two_entries_of_the_timeline(tmp_path):
+    planned = [{"at_s": 3.0, "kind": "planned-handover", "target": "mn-wlan"},
+               {"at_s": 5.0, "kind": "interface-down", "target": "mn-wlan"}]  # fmt: skip
+    m = run_metrics(tmp_path, handover_scene(0.4), change=lambda d: d.update(timeline_planned=planned))
+    assert m["why_not"] == "timeline.jsonl: 1 of 2 planned events were performed"
+    assert run_metrics(tmp_path, handover_scene(0.4), change=lambda d: d.update(timeline_planned=planned[:1]))["judged"]
+
+
+def test_the_recovery_limit_is_that_of_the_run(tmp_path):
+    scene = handover_scene(3.0, mptcp=False)
+    m = [
+        run_metrics(tmp_path, scene, LOSS, "tcp", "tcp", change=lambda d, s=s: d.update(recovery_limit_s=s)) for s in (2.0, 4.0)
+    ]
+    assert [(x["survived"], x["gap_ms"] is None) for x in m] == [(False, True), (True, False)]
+    assert all(x["judged"] for x in m)
+    dead = run_metrics(
+        tmp_path, dying_scene(), LOSS, "tcp", "tcp", 20.0, lambda d: d.update(recovery_limit_s=2.0), complete=False
+    )
+    assert dead["gap_at_least_ms"] == pytest.approx(2000, abs=10)
+
+
+def lose(place, counter):
+    def change(manifest):
+        relay = manifest["relay"]
+        emulated = dict.fromkeys(
+            ("dropped_queue", "dropped_loss", "dropped_blackhole", "dropped_flushed", "dropped_carrier"), 9
+        )
+        relay["links"] = {"mn-wlan<->ar1-ap1": {"forward": {"dropped_send": 0, **emulated}, "back": {"dropped_memory": 0}}}
+        relay["ports"] = {"mn:mn-wlan": {"ring_drops": 0, "oversize": 0, "checksums_completed": 5}}
+        if counter:
+            (relay["ports"]["mn:mn-wlan"] if place.startswith("port") else relay["links"]["mn-wlan<->ar1-ap1"]["back"])[
+                counter
+            ] = 3
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("place", "counter"),
+    [
+        ("mn-wlan<->ar1-ap1 back", "dropped_send"), ("mn-wlan<->ar1-ap1 back", "dropped_memory"),
+        ("port mn:mn-wlan", "ring_drops"), ("port mn:mn-wlan", "oversize"), ("", ""),
+    ],
+)  # fmt: skip
+def test_packets_that_the_emulator_itself_lost(tmp_path, place, counter):
+    m = run_metrics(tmp_path, handover_scene(0.4), change=lose(place, counter))
+    assert m["why_not"] == (f"the link emulation lost packets of its own ({place} {counter} 3)" if counter else None)
+
+
+# --- crashed nodes ---
+
+CRASH = [(5.0, "node-crash", "mn"), (8.0, "node-restart", "mn")]
+
+
+@pytest.mark.parametrize("missing", [("receiver.json", "progress.csv"), ("receiver.json",), ("progress.csv",)])
+def test_a_receiver_that_crashed_did_not_survive(tmp_path, missing):
+    for events, folder in ((CRASH, tmp_path / "crash"), (OUTAGE, tmp_path / "other")):
+        run_metrics(folder, dying_scene(mptcp=True), events, duration_s=40.0, complete=False)
+        for name in missing:
+            (folder / "r1" / "workload" / name).unlink()
+    m, series = evaluate(load_run(tmp_path / "crash" / "r1"))
+    assert (m["verdict"], m["survived"], m["hash_ok"]) == ("broken", False, False), m["why_not"]
+    assert m["remark"] == "no record of the receiver"
+    assert m["gap_ms"] is None
+    assert m["gap_at_least_ms"] == pytest.approx(33000, abs=10)
+    assert m["bytes_per_path"]["wlan"] > 0
+    assert series is not None
+    m = evaluate(load_run(tmp_path / "other" / "r1"))[0]
+    assert m["verdict"] == "not judged"
+    assert m["why_not"] == "; ".join(f"workload/{name}: missing" for name in missing)
+
+
+def test_a_sender_that_crashed_leaves_the_receivers_record(tmp_path):
+    for events, folder in (([(5.0, "node-crash", "cn")], tmp_path / "crash"), (LOSS, tmp_path / "other")):
+        run_metrics(folder, dying_scene(mptcp=True), events, duration_s=40.0, complete=False)
+        (folder / "r1" / "workload" / "sender.json").unlink()
+    m = evaluate(load_run(tmp_path / "crash" / "r1"))[0]
+    assert (m["verdict"], m["remark"], m["agreement"]["ok"]) == ("broken", "no record of the sender", True)
+    assert evaluate(load_run(tmp_path / "other" / "r1"))[0]["why_not"] == "workload/sender.json: missing"
+
+
+@pytest.mark.parametrize(("kind", "file"), [("voice", "samples.csv"), ("rpc", "samples.csv"), ("rpc", "receiver.json")])
+def test_other_receivers_that_crashed(tmp_path, kind, file):
+    for events, folder in ((CRASH, tmp_path / "crash"), (OUTAGE, tmp_path / "other")):
+        scene = dying_scene()
+        times = (np.arange(200) * 0.02 + 0.95).tolist()
+        samples_run(folder, kind, times, times, scene, events)
+        (folder / "r1" / "workload" / file).unlink()
+    m = evaluate(load_run(tmp_path / "crash" / "r1"))[0]
+    assert (m["verdict"], m["survived"], m["remark"]) == ("broken", False, "no record of the receiver"), m["why_not"]
+    assert m["gap_at_least_ms"] > 13000
+    m = evaluate(load_run(tmp_path / "other" / "r1"))[0]
+    assert (m["verdict"], m["why_not"]) == ("not judged", f"workload/{file}: missing")
+
+
+def test_loss_is_unknown_without_the_talkers_record(tmp_path):
+    times = (np.arange(200) * 0.02 + 0.95).tolist()
+    samples_run(tmp_path, "voice", times, times, events=[(4.9, "node-crash", "cn")])
+    (tmp_path / "r1" / "workload" / "sender.json").unlink()
+    m = evaluate(load_run(tmp_path / "r1"))[0]
+    assert (m["voice"]["loss"], m["voice"]["sent"], m["remark"]) == (None, None, "no record of the sender")
 
 
 def iperf_run(folder, scene, report):
@@ -370,6 +550,10 @@ def test_partial_folder_is_refused(tmp_path):
         (lambda d: d.update(seed="x"), 'seed is "x": it must be a whole number'),
         (lambda d: d["mechanism"].update(transport="sctp"), "mechanism.transport is 'sctp'"),
         (lambda d: d["workload"].update(direction="left"), "workload.direction is 'left'"),
+        (lambda d: d["workload"].update(transport="sctp"), "workload.transport is 'sctp': it must be tcp or udp"),
+        (lambda d: d["workload"].update(name=7), "workload.name is 7: it must be text"),
+        (lambda d: d.update(recovery_limit_s=0), "recovery_limit_s is 0: it must be more than 0"),
+        (lambda d: d.update(timeline_planned=3), "timeline_planned is 3: it must be a list"),
         (lambda d: d["captures"][0].update(file="../x"), "captures[0]: file '../x' leaves the run directory"),
         (lambda d: d["captures"].append(7), "captures[3]: file is missing"),
         (lambda d: d["scenario"].pop("events"), "scenario.events is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from analysis.figures import goodput_figure, save, svg_bytes
 from analysis.series import Series
 from analysis.topology import BOX_HEIGHT, BOX_WIDTH, layout, topology_figure
 
-CHROMIUM = shutil.which("chromium")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LOSS = [(5.0, "carrier-loss", "mn-wlan")]
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
@@ -70,11 +71,31 @@ class Elements(HTMLParser):
         self.text += data
 
 
+def browser() -> str:
+    """A browser's path. Without one the test fails, so that nobody takes a report that was never looked at for tested."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None and os.environ.get("ROAMLAB_WITHOUT_BROWSER"):
+        pytest.skip("no browser, and ROAMLAB_WITHOUT_BROWSER is set")
+    if found is None:
+        pytest.fail(f"none of {', '.join(BROWSERS)} is installed; set ROAMLAB_WITHOUT_BROWSER=1 to do without")
+    return found
+
+
+def test_no_browser_is_a_failure_unless_allowed(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("ROAMLAB_WITHOUT_BROWSER", raising=False)
+    with pytest.raises(pytest.fail.Exception, match="google-chrome"):
+        browser()
+    monkeypatch.setenv("ROAMLAB_WITHOUT_BROWSER", "1")
+    with pytest.raises(pytest.skip.Exception):
+        browser()
+    monkeypatch.setattr(shutil, "which", {"google-chrome": "/opt/chrome"}.get)
+    assert browser() == "/opt/chrome"
+
+
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
     words = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--enable-logging=stderr",
         *options, page.as_uri(),
     ]  # fmt: skip
