@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "65534"
 PORT = 5001
 HOST_MS = 1000.0
-"""More than the busiest machine adds to a median, less than a delay in wrong units (s for ms, or us) would be."""
+"""More than the busiest machine adds to a median round trip, far less than a delay in s where ms were asked for."""
 UNSUPPORTED = 77
 """Exit status of a check that this kernel cannot run."""
 
