@@ -377,6 +377,9 @@ def _without_record(evidence: Evidence) -> tuple[Json, Series | None]:
         capture, unit = _from_stream(evidence, stream, complete=False), "bytes"
     compare_records(evidence, None, capture, stream, bytes_agree=True)
     record = capture or Record(np.zeros(0), np.zeros(0, np.int64), False)
+    dead_s = min((e.at_s for e in run.events if (e.kind, e.target) == ("node-crash", sides(run)[0])), default=np.inf)
+    taken = record.times_s <= dead_s  # what the network still brings to a dead host nobody receives
+    record = Record(record.times_s[taken], record.totals[taken], False)
     gap = _gap(evidence, record.times_s, complete=False)
     out: Json = {
         "survived": False,

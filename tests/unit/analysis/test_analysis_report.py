@@ -235,6 +235,59 @@ def test_missing_campaign_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path / 'no.json'}: No such file or directory\n"
 
 
+# --- several workloads ---
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> Path:
+    """A campaign of two workloads, two repetitions planned, with a receiver that crashed and runs that are missing."""
+    folder = tmp_path_factory.mktemp("mixed")
+    crash = [(5.0, "node-crash", "mn")]
+    for name, gap_s in (("page", 0.1), ("film", 0.8)):
+        description = manifest(f"r-{name}", "mptcp", "mptcp", "carrier-loss", LOSS, 12.0, recovery_limit_s=20.0)
+        description["workload"]["name"] = name
+        write_run(folder / f"r-{name}", handover_scene(gap_s), description)
+    description = manifest("r-dead", "mptcp", "mptcp", "crash", crash, 30.0, recovery_limit_s=20.0)
+    description["workload"]["name"] = "film"
+    write_run(folder / "r-dead", dying_scene(mptcp=True), description, complete=False)
+    for name in ("receiver.json", "progress.csv"):
+        (folder / "r-dead" / "workload" / name).unlink()
+    workloads = [{"name": "page", "label": "web page", "kind": "bulk"}, {"name": "film", "label": "film", "kind": "bulk"}]
+    claims = [claim(id="page", workloads=["page"], value=200), claim(id="all", value=200)]
+    runs = ["r-page", "r-film", "r-dead"]
+    return campaign_file(folder, runs, ["mptcp"], ["carrier-loss", "crash"], claims, workloads=workloads, repetitions=2)
+
+
+def test_workloads_have_rows_and_figures_of_their_own(mixed, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["report", str(mixed)]) == 1
+    out = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ")
+    page = Elements(mixed.with_suffix(".html").read_text())
+    for words in ("MPTCP · web page", "MPTCP · film", "100 ms", "800 ms", "1 of 2 runs judged: 1 run is missing"):
+        assert words in out, words
+        assert words in page.text, words
+    for words in ("no record of the receiver", "MPTCP · film, carrier loss:", "at most 20 s after", "more than 50 ms from its"):
+        assert words in page.text, words
+    cells = {(a["data-workload"], a["data-scenario"]): a["data-verdict"] for _, a in page.tags if "data-workload" in a}
+    assert cells == {
+        ("page", "carrier-loss"): "survived", ("page", "crash"): "no run",
+        ("film", "carrier-loss"): "survived", ("film", "crash"): "broken",
+    }  # fmt: skip
+    figures_of = {path.name for path in (mixed.parent / "c1.figures").glob("*.svg")}
+    assert {"gaps-page.svg", "gaps-film.svg", "carrier-loss-page-goodput.svg", "carrier-loss-film-received.svg"} <= figures_of
+    assert "gaps.svg" not in figures_of
+
+
+def test_json_names_workloads(mixed, capsys):
+    assert main(["report", str(mixed), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    gaps = {c["workload"]: c["gap_ms"] for c in document["matrix"] if c["scenario"] == "carrier-loss"}
+    assert {name: round(values[0]) for name, values in gaps.items()} == {"page": 100, "film": 800}
+    assert {c["id"]: [(p["workload"], p["verdict"]) for p in c["parts"]] for c in document["claims"]} == {
+        "page": [("page", "not judged")], "all": [("page", "not judged"), ("film", "fails")],
+    }  # fmt: skip
+
+
 # --- figures ---
 
 
