@@ -266,7 +266,13 @@ def test_workloads_have_rows_and_figures_of_their_own(mixed, capsys, monkeypatch
     for words in ("MPTCP · web page", "MPTCP · film", "100 ms", "800 ms", "1 of 2 runs judged: 1 run is missing"):
         assert words in out, words
         assert words in page.text, words
-    for words in ("no record of the receiver", "MPTCP · film, carrier loss:", "at most 20 s after", "more than 50 ms from its"):
+    for words in (
+        "no record of the receiver",
+        "MPTCP · film, carrier loss:",
+        " · fails: 1 of 2",
+        "at most 20 s after",
+        "more than 50 ms from its",
+    ):
         assert words in page.text, words
     cells = {(a["data-workload"], a["data-scenario"]): a["data-verdict"] for _, a in page.tags if "data-workload" in a}
     assert cells == {
