@@ -8,6 +8,9 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analysis.metrics import evaluate
+from analysis.rundir import load_run
+
 WALL0 = 1_700_000_000_000_000_000  # scenario's time 0 on the capture clock, ns
 MONO0 = 5_000_000_000_000  # and on the applications' clock
 CLIENT_KEY, SERVER_KEY = 0x1111222233334444, 0xAAAABBBBCCCCDDDD
@@ -345,3 +348,16 @@ def claim(metric="gap_ms", op="<=", value=1000.0, aggregate="median", unit="ms",
         "mechanisms": ["mptcp"], "scenarios": ["carrier-loss"], "bound": {"op": op, "value": value, "unit": unit},
         "published": None, "min_repetitions": 1,
     } | more  # fmt: skip
+
+
+LOSS = [(5.0, "carrier-loss", "mn-wlan")]
+OUTAGE = [(5.0, "blackhole-on", "mn-wlan"), (8.0, "blackhole-off", "mn-wlan")]
+
+
+def run_metrics(folder, scene, events=LOSS, mechanism="mptcp", transport="mptcp", duration_s=12.0, change=None, **more):
+    """Write a run directory below `folder`, its manifest changed by `change`, and return its metrics."""
+    description = manifest("r1", mechanism, transport, "carrier-loss", events, duration_s)
+    if change:
+        change(description)
+    path = write_run(folder / "r1", scene, description, **more)
+    return evaluate(load_run(path))[0]
