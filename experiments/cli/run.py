@@ -56,7 +56,9 @@ def run(
     """
     wanted = catalogue.load(experiment).only(scenarios=scenario_names, mechanisms=mechanism_names)
     if workload_kind is not None:
-        wanted = replace(wanted, workloads=tuple(replace(w, kind=workload_kind, parameters={}) for w in wanted.workloads))
+        wanted = replace(
+            wanted, workloads=tuple(replace(w, kind=workload_kind, name="", parameters={}) for w in wanted.workloads)
+        )
     repetitions = repeat or wanted.repetitions
     first_seed = wanted.seed if seed is None else seed
     total = len(list(wanted.runs(repetitions=repetitions, seed=first_seed)))
