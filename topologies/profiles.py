@@ -5,6 +5,7 @@ what `len(frame)` is on Linux and what `tc` counts.
 """
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,9 @@ from topologies.traces import Trace, TraceError, trace_from
 
 FRAME_BYTES = 1514
 """A full frame: 1500 bytes of IP packet and the Ethernet header. The unit in which queues are sized."""
+
+PROFILES_VARIABLE = "ROAMLAB_PROFILES"
+"""Environment variable: a TOML file with further profiles."""
 
 MIN_QUEUE_PACKETS = 20
 """Smallest queue that is derived from a bandwidth-delay product: two initial windows of TCP (RFC 6928)."""
@@ -285,14 +289,21 @@ def preset(name: object) -> LinkProfile:
     return PRESETS[name]
 
 
+def named_profiles() -> dict[str, LinkProfile]:
+    """The presets and, before them, the profiles of the file that ROAMLAB_PROFILES names. Raises ProfileError."""
+    path = os.environ.get(PROFILES_VARIABLE)
+    return {**PRESETS, **(load_profiles(path) if path else {})}
+
+
 def profile(value: ProfileLike) -> LinkProfile:
-    """A profile from itself, the name of a preset, a table of fields, or None (nothing is shaped)."""
+    """A profile from itself, a name (see `named_profiles`), a table of fields, or None (nothing is shaped)."""
     if value is None:
         return LinkProfile()
     if isinstance(value, LinkProfile):
         return value
     if isinstance(value, str):
-        return preset(value)
+        named = named_profiles()
+        return named[value] if value in named else preset(value)
     return LinkProfile.from_dict(value)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from experiments import capsule
+from experiments.cli.options import profiles_option
 from experiments.cli.terminal import console, print_json, table
 from experiments.errors import RoamlabError
 from experiments.features import describe_machine
-from topologies.profiles import PRESETS
+from topologies.profiles import PRESETS, named_profiles
 
 
 @click.command(short_help="Measure the link emulation.")
@@ -22,6 +23,7 @@ from topologies.profiles import PRESETS
 @click.option("--quick", is_flag=True, help="Shorter measurements with wider statistics.")
 @click.option("--all", "everything", is_flag=True, help="Every preset, the sweep and the loss profiles.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the tables to this file.")
+@profiles_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def calibrate(
     presets: tuple[str, ...], *, sweep: bool, loss: bool, quick: bool, everything: bool, markdown: Path | None, as_json: bool
@@ -32,8 +34,8 @@ def calibrate(
     Run it on an otherwise idle machine. Exit code 1 when a measurement misses its target.
     """
     for name in presets:
-        if name not in PRESETS:
-            raise RoamlabError(f"no profile {name!r}; there are: {', '.join(PRESETS)}")
+        if name not in named_profiles():
+            raise RoamlabError(f"no profile {name!r}; there are: {', '.join(named_profiles())}")
     if markdown is not None:
         _write_page(markdown, "")  # an unwritable page is better known before the measurement
     names = list(presets) or ([] if (sweep or loss) and not everything else list(PRESETS))

@@ -11,6 +11,7 @@ import click
 
 from experiments import catalogue
 from experiments.capsule import ROOT
+from experiments.cli.options import profiles_option
 from experiments.cli.terminal import ProgressObserver, QuietObserver, console
 from experiments.errors import RoamlabError
 from experiments.runner import Campaign
@@ -37,6 +38,7 @@ def make_report(campaign_file: Path, *, as_json: bool) -> int:
 @click.option("--seed", type=click.IntRange(0, 2**31), help="Seed of the first repetition.")
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Verdicts and metrics as JSON on standard output.")
+@profiles_option
 @click.option("--no-report", is_flag=True, help="Only run; analyse later with `roamlab report`.")
 def run(
     experiment: str,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from experiments import capsule
+from experiments.cli.options import profiles_option
 from experiments.errors import RoamlabError
 
 
@@ -28,6 +29,7 @@ def parse_parameters(texts: tuple[str, ...]) -> dict[str, Any]:
 @click.command(short_help="Mininet's command line in a topology.")
 @click.argument("topology", default="mobile")
 @click.option("-p", "--parameter", "parameters", multiple=True, help="NAME=VALUE for the topology; may be repeated.")
+@profiles_option
 def shell(topology: str, parameters: tuple[str, ...]) -> int:
     """Build TOPOLOGY (default: mobile) and open Mininet's command line in it.
 

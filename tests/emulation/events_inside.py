@@ -77,8 +77,14 @@ class Checks:
         self.until(lambda: self.pings("mn-lte"), "ping after the carrier's return")
 
     def interface(self) -> None:
+        before = self.bed.link_of("mn-lte").stats()["back"]
         self.event("interface-down", "mn-lte")
         assert "UP" not in self.flags("mn-lte")
+        router = self.bed.node(self.bed.path_of("mn-lte").access_router)
+        self.bed.run(router, ["ping", "-c", "2", "-i", "0.2", "-W", "1", "10.2.0.101"], check=False)
+        after = self.bed.link_of("mn-lte").stats()["back"]
+        assert after["dropped_carrier"] > before["dropped_carrier"], "what is sent to an interface that is down is lost there"
+        assert after["dropped_send"] == 0, "and not a loss of the emulation"
         assert "via 10.2.0.1 " not in self.bed.run(self.bed.mn, ["ip", "route", "show", "table", "all"])
         self.event("interface-up", "mn-lte")
         self.until(lambda: self.has_address("mn-lte", "10.2.") and self.pings("mn-lte"), "ping after the interface is up")

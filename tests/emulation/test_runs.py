@@ -225,6 +225,35 @@ def test_bad_input_gets_one_line_with_the_valid_names(words: list[str], expected
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[slow]\nrate_mbit = -1", ["slow", "rate_mbit", "-1"]),
+        ("[slow]\nrate_mbit = nan", ["slow", "rate_mbit", "nan"]),
+        ("[slow]\nrat_mbit = 1", ["slow", "rat_mbit", "rate_mbit"]),
+        ("[slow]\nrate_mbit = ", [":2:", "not valid TOML"]),
+        ('[slow]\ntrace = "missing.trace"', ["missing.trace"]),
+    ],
+)
+def test_bad_profiles_name_file_and_field(tmp_path: Path, text: str, expected: list[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    done = _command("run", "demo", "--profiles", str(path), "--results", str(tmp_path))
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(part in done.stderr for part in [str(path), *expected]), done.stderr
+
+
+def test_a_profile_of_one_s_own_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[wlan]\nrate_mbit = 3\ndelay_ms = 40\n")
+    options = ("--no-report", "-m", "tcp", "--profiles", str(path))
+    with roamlab(tmp_path, *options, mark=new_mark()) as process:
+        assert process.wait(RUN_TIMEOUT_S) == 0
+    manifest = manifests(tmp_path)["carrier-loss.tcp.bulk-r0"]
+    assert manifest["paths"][0]["profile"]["rate_mbit"] == 3
+
+
 def _check_doctor(data: dict[str, Any]) -> None:
     assert data["problem"] is None
     assert data["features"]["veth"] is None

@@ -256,7 +256,8 @@ class Relay:
 
     @staticmethod
     def _not_sent(direction: Direction, ring: Ring, error: OSError) -> None:
-        if error.errno in _END_IS_GONE:
+        # ENOBUFS comes from a full queue, which is a loss of ours, and from a peer that is administratively down.
+        if error.errno in _END_IS_GONE or (error.errno == errno.ENOBUFS and not ring.has_carrier()):
             direction.dropped_carrier += 1
             ring.clear_error()
         else:

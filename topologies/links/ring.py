@@ -6,6 +6,7 @@ include/uapi/linux/if_packet.h of the Linux kernel.
 """
 
 import ctypes
+import fcntl
 import mmap
 import os
 import socket
@@ -38,6 +39,7 @@ _VLAN = struct.Struct("HH")
 _VLAN_OFFSET = 24
 _BLOCK_BYTES = 64 * 1024
 _DEFAULT_TPID = 0x8100
+_SIOCETHTOOL, _ETHTOOL_GLINK = 0x8946, 0x0A
 DEFAULT_SLOTS = 1024
 DEFAULT_SLOT_BYTES = 2048
 
@@ -120,6 +122,16 @@ class Ring:
         self._last_arrival_ns = 0
         self._memory = mmap.mmap(self.fileno(), blocks * _BLOCK_BYTES)
         self._status = memoryview(self._memory).cast("I")
+
+    def has_carrier(self) -> bool:
+        """Whether the other end of the veth pair takes frames, as the kernel knows it now (ethtool's link test)."""
+        value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_GLINK, 0))
+        request = struct.pack("16sQ16x", self.socket.getsockname()[0].encode(), ctypes.addressof(value))
+        try:
+            fcntl.ioctl(self.socket, _SIOCETHTOOL, request)
+        except OSError:
+            return False  # the interface has gone
+        return bool(struct.unpack("II", value.raw[:8])[1])
 
     def fileno(self) -> int:
         """Readable when the ring holds a frame."""
