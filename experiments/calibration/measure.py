@@ -19,6 +19,7 @@ from typing import Any
 from experiments.calibration.bench import PORT, Bench, CalibrationError, capture, complete, drain_s, send_udp, wait_quiet
 from topologies.links.netns import inside
 from topologies.links.ring import Arrival
+from topologies.links.wire import wire
 from topologies.profiles import MAX_QUEUE_PACKETS, LinkProfile
 from topologies.traces import Playback
 
@@ -179,6 +180,11 @@ def _goodput_mbit(frames: list[Arrival], begin_ns: int, end_ns: int) -> float:
     return (last[1] - first[1]) * 8000 / (last[0] - first[0])
 
 
+def _ring_drops() -> int:
+    """Frames that the kernel could not hand to the link emulation so far."""
+    return sum(int(port.get("ring_drops") or 0) for port in wire().stats()["ports"].values())
+
+
 def measure_loss(test: Bench, direction: str, asked: LinkProfile, packets: int, packets_per_s: float) -> list[dict]:
     """Share of packets lost, and how far that is from the profile in standard deviations."""
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
@@ -186,7 +192,10 @@ def measure_loss(test: Bench, direction: str, asked: LinkProfile, packets: int, 
     if asked.mean_rate_mbit is not None:
         packets_per_s = min(packets_per_s, 0.8 * asked.mean_rate_mbit * 1e6 / 8 / frame_bytes)
     quiet_s = drain_s(asked, frame_bytes)
+    overrun = _ring_drops()
     sent, received = send_udp(sender, receiver, packets, _SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
+    if _ring_drops() > overrun:
+        raise CalibrationError("loss: the machine was too busy, frames were lost before the relay: try again when it is idle")
     lost = len(sent.keys() - received.keys())
     share = asked.mean_loss
     variance = asked.burst.variance_factor() if asked.burst else share * (1 - share)

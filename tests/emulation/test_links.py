@@ -580,8 +580,8 @@ def check_errors_are_one_clear_line() -> None:
 def check_calibration_finds_what_is_wrong() -> None:
     profile = LinkProfile(rate_mbit=10, delay_ms=5, loss=0.01)
     with bench(with_room(profile), 1) as test:
-        (good,) = measure_loss(test, "forward", profile, 10_000, 20_000)
-        (bad,) = measure_loss(test, "back", dataclasses.replace(profile, loss=0.03), 10_000, 20_000)
+        (good,) = measure_loss(test, "forward", profile, 10_000, 4_000)
+        (bad,) = measure_loss(test, "back", dataclasses.replace(profile, loss=0.03), 10_000, 4_000)
     assert good["ok"]
     assert not bad["ok"]
     certain = dataclasses.replace(profile, loss=0.0)
