@@ -83,7 +83,7 @@ PROGRAMS = (
     Program("dumpcap", "wireshark-common", "captures"),
     Program("dnsmasq", "dnsmasq-base", "DHCP and router advertisements of access routers"),
     Program("udhcpc", "udhcpc", "DHCP client of the mobile node"),
-    Program("mptcpize", "mptcpize", "unmodified programs over MPTCP"),
+    Program("mptcpize", "mptcpize", "mechanisms mptcp, mptcp-backup: unmodified programs", required=False),
     Program("iperf3", "iperf3", "workload iperf3", required=False),
     Program("nft", "nftables", "middleboxes", required=False),
     Program("iptables", "iptables", "packet-rewriting agents", required=False),

@@ -185,9 +185,9 @@ class Testbed:
         """The CN's interfaces that have addresses, first link first."""
         return list(self.addresses(self.cn))
 
-    def sysctl(self, node: Node, name: str, value: object) -> None:
-        """Set a sysctl of the node's namespace."""
-        self.run(node, ["sysctl", "-q", "-w", f"{name}={value}"])
+    def sysctl(self, node: Node, name: str, value: object, *, optional: bool = False) -> None:
+        """Set a sysctl of the node's namespace; an `optional` one may be missing in this kernel."""
+        self.run(node, ["sysctl", "-q", *(["-e"] if optional else []), "-w", f"{name}={value}"])
 
     def all_sysctls(self) -> dict[str, str]:
         """The sysctls of the end hosts that decide results, as the kernel has them, "node:name" to value."""

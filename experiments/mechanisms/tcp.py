@@ -16,7 +16,7 @@ class Tcp(Mechanism):
     def prepare(self, bed: Testbed) -> None:
         """MPTCP is switched off, so that no program can use it by accident."""
         for node in (bed.mn, bed.cn):
-            bed.sysctl(node, "net.mptcp.enabled", 0)
+            bed.sysctl(node, "net.mptcp.enabled", 0, optional=True)
 
     def client_address(self, bed: Testbed) -> str | None:
         """The address of the first path."""
