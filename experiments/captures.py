@@ -1,19 +1,18 @@
 """Packet captures by dumpcap: one file per interface, nanosecond timestamps, the kernel's drop counters."""
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import signal
 import socket
-import struct
 from pathlib import Path
 from typing import Any
 
 from experiments.clock import now_ns
 from experiments.errors import RoamlabError
 from experiments.processes import Node, NodeProcess
+from topologies.links.interfaces import IFF_RUNNING, interface_flags
 from topologies.links.netns import inside, namespace_of
 from topologies.waiting import wait_until
 
@@ -21,7 +20,6 @@ SNAP_LENGTH = 160  # Ethernet, VLAN, IPv6 with an extension header, TCP with all
 _KERNEL_BUFFER_MIB = 16
 _MARK_BYTES = 32
 _EXPERIMENTAL_ETHERTYPE = 0x88B5  # IEEE Std 802, local experimental ethertype 1: no host answers it
-_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
 _QUIET_NS = 600_000_000  # dumpcap reads its ring at least every 250 ms and flushes its file every 100 ms
 _WRITTEN_TIMEOUT_S = 5.0
 _TAIL_BYTES = 65536
@@ -101,7 +99,7 @@ class Capture:
         try:
             with inside(namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
                 sender.bind((self.interface, _EXPERIMENTAL_ETHERTYPE))
-                if not _has_carrier(sender, self.interface):
+                if not interface_flags(sender, self.interface) & IFF_RUNNING:
                     return False
                 sender.send(b"\xff" * 6 + b"\x02" + bytes(5) + _EXPERIMENTAL_ETHERTYPE.to_bytes(2, "big") + mark)
         except OSError:
@@ -109,13 +107,6 @@ class Capture:
         finally:
             os.close(namespace)
         return True
-
-
-def _has_carrier(sock: socket.socket, interface: str) -> bool:
-    """IFF_RUNNING of the interface (netdevice(7))."""
-    request = struct.pack("16sH14x", interface.encode(), 0)
-    flags = struct.unpack("16sH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
-    return bool(flags & _IFF_RUNNING)
 
 
 def _tail(path: Path) -> bytes:

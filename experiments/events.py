@@ -266,7 +266,7 @@ def check_targets(timeline: tuple[Event, ...], topo: MobileTopo) -> None:
     """Raises RoamlabError when an event names something that the topology has not, and lists what it has."""
     links = topo.graph()["links"]
     mine = [path.interface for path in topo.paths()]
-    ends = [link[f"{end}_interface"] for link in links for end in ("a", "b") if mine_of(link) in mine]
+    ends = [link[f"{end}_interface"] for link in links for end in ("a", "b") if "mn" in (link["a"], link["b"])]
     kinds = {node["name"]: node["kind"] for node in topo.graph()["nodes"]}
     valid = {
         "interface": mine,
@@ -283,11 +283,6 @@ def check_targets(timeline: tuple[Event, ...], topo: MobileTopo) -> None:
     for _, point in attachments(timeline):
         if point not in topo.attachment_points:
             raise RoamlabError(f"no attachment point {point!r}; there are: {', '.join(sorted(topo.attachment_points))}")
-
-
-def mine_of(link: Mapping[str, Any]) -> str:
-    """The MN's interface of a link, or an empty text."""
-    return str(next((link[f"{end}_interface"] for end in ("a", "b") if link[end] == "mn"), ""))
 
 
 def expand(events: tuple[Event, ...]) -> list[Event]:

@@ -42,12 +42,12 @@ class Testbed:
     ) -> None:
         self.directory = directory
         self.processes: list[NodeProcess] = []
-        self._agents: dict[tuple[str, str], NodeProcess] = {}
+        self._agents: dict[tuple[str, str], tuple[NodeProcess, Mapping[str, Any]]] = {}
+        """(node, role) -> the agent and the configuration it was started with."""
         self._ports: dict[tuple[str, str], Any] = {}
         self.ever_crashed: set[str] = set()
         self.crashed: dict[str, dict[str, Mapping[str, Any]]] = {}
         """Crashed nodes and the agents that they had (see `experiments.crash`)."""
-        self._agent_configs: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._absent = absent
         self._share_folders()
         Mininet.inited = True  # Mininet's own init would raise limits and sysctls of the whole host
@@ -234,8 +234,7 @@ class Testbed:
         self._control_path(node_name, role).unlink(missing_ok=True)
         argv = [sys.executable, "-m", "agents", role, "--config", str(path)]
         process = self.spawn(self.node(node_name), argv, name)
-        self._agent_configs[node_name, role] = config
-        self._agents[node_name, role] = process
+        self._agents[node_name, role] = process, config
 
         def answers() -> bool:
             if not process.running():
@@ -258,14 +257,12 @@ class Testbed:
     def forget_agents(self, node_name: str) -> dict[str, Mapping[str, Any]]:
         """The agents of a node that is going to crash, role to configuration; they are no longer watched."""
         roles = [role for name, role in self._agents if name == node_name]
-        for role in roles:
-            del self._agents[node_name, role]
-        return {role: self._agent_configs[node_name, role] for role in roles}
+        return {role: self._agents.pop((node_name, role))[1] for role in roles}
 
     def check(self) -> None:
         """Raises an error when an agent, a daemon or the link emulation has died: what follows would mean nothing."""
         wire().check()
-        for process in self._agents.values():
+        for process, _ in self._agents.values():
             if not process.running():
                 raise RoamlabError(process.why_ended())
         for node in self.net.hosts:

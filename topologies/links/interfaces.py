@@ -83,7 +83,8 @@ def _request(name: str) -> bytes:
     return struct.pack("16s", name.encode())
 
 
-def _flags(control: socket.socket, name: str) -> int:
+def interface_flags(control: socket.socket, name: str) -> int:
+    """The flags of an interface in the namespace of `control` (netdevice(7)). Raises OSError."""
     reply = fcntl.ioctl(control, SIOCGIFFLAGS, _request(name) + bytes(24))
     return int(struct.unpack_from("H", reply, 16)[0])
 
@@ -99,7 +100,7 @@ def set_up(name: str, up: bool, noarp: bool = False) -> None:
     """Set an interface of the current namespace up or down; returns when it is done."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
-            flags = _flags(control, name)
+            flags = interface_flags(control, name)
             flags = flags | IFF_UP if up else flags & ~IFF_UP
             if noarp:
                 flags |= IFF_NOARP
@@ -116,14 +117,14 @@ def wait_carrier(namespace: int, name: str, up: bool) -> None:
 
     def shown() -> bool:
         with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            flags = _flags(control, name)
+            flags = interface_flags(control, name)
         return not flags & IFF_UP or bool(flags & IFF_RUNNING) == up
 
     wait_until(shown, 2.0, f"{name} shows carrier {'up' if up else 'down'}", poll_s=0.0005)
     # The flag shows before the kernel lets frames through (or stops them), but within the same hold of its
     # configuration lock. Setting nothing takes that lock: afterwards the change is complete.
     with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), _flags(control, name)))
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), interface_flags(control, name)))
 
 
 def disable_offloads(name: str) -> None:
