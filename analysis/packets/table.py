@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from analysis.packets.addresses import AddressBook
 from analysis.packets.schema import COLUMNS
@@ -88,6 +89,13 @@ class PacketTable:
         if (time_ns[1:] >= time_ns[:-1]).all():
             return self
         return self.take(np.argsort(time_ns, kind="stable"))
+
+    def frame(self) -> pd.DataFrame:
+        """The table for people: one row per packet, text addresses, missing values, the fields of all MPTCP options."""
+        from analysis.packets.parquet import arrow_table  # here: pyarrow is heavy and only wanted by some
+
+        frame: pd.DataFrame = arrow_table(self).to_pandas()
+        return frame
 
     def payload(self, row: int) -> bytes:
         """What the file holds of the bytes behind the transport header of a packet."""

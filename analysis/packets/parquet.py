@@ -1,0 +1,197 @@
+"""Packet tables as Arrow tables and Parquet files, one row per packet; what a packet does not have is null.
+
+The columns are those of `schema.COLUMNS` with these differences: `time` is a timestamp, addresses and capture points are text,
+`sack` is a list of edges (left, right, left, right ...), and the first MPTCP option of each kind has columns of its own
+(`SIGNAL_FIELDS`). A file is written chunk by chunk, so that memory does not grow with the capture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.packets import schema
+from analysis.packets.reader import Stream
+from analysis.packets.table import PacketTable, Point
+
+SIGNAL_FIELDS: tuple[tuple[str, int, str, str], ...] = (
+    # column, subtype, column of the signals table, condition on its row
+    ("capable_version", schema.MP_CAPABLE, "version", ""),
+    ("capable_flags", schema.MP_CAPABLE, "flags", "length >= 4"),
+    ("sender_key", schema.MP_CAPABLE, "sender_key", "length >= 12"),
+    ("receiver_key", schema.MP_CAPABLE, "receiver_key", "length >= 20"),
+    ("capable_data_bytes", schema.MP_CAPABLE, "data_bytes", "length >= 22"),
+    ("join_token", schema.MP_JOIN, "token", "length == 12"),
+    ("join_nonce", schema.MP_JOIN, "nonce", "length < 24"),
+    ("join_id", schema.MP_JOIN, "address_id", "length < 24"),
+    ("join_backup", schema.MP_JOIN, "backup", "length < 24"),
+    ("join_hmac", schema.MP_JOIN, "hmac", "hmac_bytes > 0"),
+    ("add_id", schema.ADD_ADDR, "address_id", ""),
+    ("add_echo", schema.ADD_ADDR, "echo", ""),
+    ("add_address", schema.ADD_ADDR, "address", "address > 0"),
+    ("add_port", schema.ADD_ADDR, "port", "port > 0"),
+    ("add_hmac", schema.ADD_ADDR, "hmac", "hmac_bytes > 0"),
+    ("remove_ids", schema.REMOVE_ADDR, "ids", "length > 3"),
+    ("prio_backup", schema.MP_PRIO, "backup", ""),
+    ("fail_dsn", schema.MP_FAIL, "dsn", "length >= 12"),
+    ("fastclose_key", schema.MP_FASTCLOSE, "receiver_key", "length >= 12"),
+    ("reset_reason", schema.MP_TCPRST, "reason", "length >= 4"),
+    ("reset_flags", schema.MP_TCPRST, "flags", "length >= 4"),
+)
+_FLAGS = ("join_backup", "add_echo", "prio_backup")
+_OF_TCP = ("seq", "ack", "flags", "window")
+_OF_OPTION = {
+    "mss": schema.HAS_MSS,
+    "wscale": schema.HAS_WSCALE,
+    "tsval": schema.HAS_TIMESTAMPS,
+    "tsecr": schema.HAS_TIMESTAMPS,
+}
+_OF_DSS = {"dss_flags": 31, "dack": schema.DSS_ACK, "dsn": schema.DSS_MAP, "ssn": schema.DSS_MAP, "map_bytes": schema.DSS_MAP}
+_REPEATING = ["src", "dst", "file", "interface", "tunnel", "outer_src", "outer_dst", "protocol", "ip_version"]
+Bools = npt.NDArray[np.bool_]
+
+
+def arrow_table(table: PacketTable, points: tuple[Point, ...] | None = None) -> pa.Table:
+    """A packet table as an Arrow table. `points`: where the packets were captured, if not `table.points`."""
+    columns = table.columns
+    points = table.points if points is None else points
+    tcp = columns["protocol"] == schema.TCP
+    out: dict[str, Any] = {"time": pa.array(columns["time_ns"]).view(pa.timestamp("ns", "UTC"))}
+    which = pa.array(columns["interface"].astype(np.int32))
+    out["file"] = pa.DictionaryArray.from_arrays(which, [point.file for point in points])
+    out["interface"] = pa.DictionaryArray.from_arrays(which, [point.interface for point in points])
+    texts = pa.array(table.addresses.texts())
+    for name in schema.NAMES[2:]:
+        values = columns[name]
+        if name in ("src", "dst", "outer_src", "outer_dst"):
+            out[name] = _addresses(values, texts)
+        elif name == "tunnel":
+            out[name] = pa.DictionaryArray.from_arrays(_masked(values.astype(np.int8), values > 0), list(schema.TUNNEL_NAMES))
+        elif name in _OF_TCP:
+            out[name] = _masked(values, tcp)
+        elif name in _OF_OPTION:
+            out[name] = _masked(values, columns["options"] & _OF_OPTION[name] > 0)
+        elif name in _OF_DSS:
+            out[name] = _masked(values, columns["dss_flags"] & _OF_DSS[name] > 0)
+        elif name == "dss_checksum":
+            out[name] = _masked(values, values > 0)
+        else:
+            out[name] = pa.array(values)
+    mask = pa.array(np.concatenate((table.sack_start[1:] == table.sack_start[:-1], [False])))
+    offsets = pa.array(
+        (table.sack_start * 2).astype(np.int32), mask=None if len(table) == 0 else mask.to_numpy(zero_copy_only=False)
+    )
+    out["sack"] = pa.ListArray.from_arrays(offsets, pa.array(table.sack.reshape(-1)))
+    return pa.table(out | _signals(table, texts))
+
+
+def _masked(values: npt.NDArray[Any], there: Bools) -> pa.Array:
+    return pa.array(values, mask=~there)
+
+
+def _addresses(codes: npt.NDArray[np.int32], texts: pa.Array) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes == 0), texts)
+
+
+def _signals(table: PacketTable, texts: pa.Array) -> dict[str, pa.Array]:
+    """One column per field of the rare MPTCP options; of several of one kind in a packet the first."""
+    signals, count = table.signals, len(table)
+    out: dict[str, pa.Array] = {}
+    for name, subtype, field, condition in SIGNAL_FIELDS:
+        chosen = np.flatnonzero((signals["subtype"] == subtype) & _holds(signals, condition))
+        rows, first = np.unique(signals["row"][chosen], return_index=True)
+        chosen = chosen[first]
+        index = np.full(count, -1, np.int32)
+        index[rows] = np.arange(rows.size)
+        if field in ("hmac", "ids"):
+            at = signals["hmac_at"][chosen] if field == "hmac" else np.full(chosen.size, 3)
+            stop = at + signals["hmac_bytes"][chosen] if field == "hmac" else signals["length"][chosen]
+            raw = signals["raw"]
+            values = pa.array([raw[c, a:b].tobytes() for c, a, b in zip(chosen, at, stop, strict=True)], pa.binary())
+        elif field == "address":
+            values = texts.take(pa.array(signals[field][chosen]))
+        else:
+            kept = signals[field][chosen]
+            values = pa.array(kept.astype(np.bool_) if name in _FLAGS else kept)
+        out[name] = values.take(pa.array(index, mask=index < 0)) if rows.size else pa.nulls(count, values.type)
+    return out
+
+
+def _holds(signals: dict[str, npt.NDArray[Any]], condition: str) -> Any:
+    """The rows for which a condition like "length >= 12" is true."""
+    if not condition:
+        return True
+    name, relation, number = condition.split()
+    values = signals[name].astype(np.int64)
+    return {">=": values >= int(number), "==": values == int(number), "<": values < int(number), ">": values > int(number)}[
+        relation
+    ]
+
+
+class Writer:
+    """A Parquet file under way: tables are written by a thread of its own while the next one is being made.
+
+    The file gets its name when it is complete; nothing is left of an unfinished one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        self._writer: pq.ParquetWriter | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def write(self, table: PacketTable, points: tuple[Point, ...] | None = None) -> None:
+        """Append a table. At most one is waiting to be written."""
+        self._wait()
+        table.addresses.texts()  # here: the book must not change while the thread reads it
+        self._pending = self._thread.submit(self._write, table, points)
+
+    def _write(self, table: PacketTable, points: tuple[Point, ...] | None) -> None:
+        arrow = arrow_table(table, points)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._scratch, arrow.schema, compression="lz4", use_dictionary=_REPEATING, write_statistics=["time"]
+            )
+        self._writer.write_table(arrow, row_group_size=len(arrow) or None)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._wait()
+            if kind is None and self._writer is None:
+                self._write(PacketTable.empty(), ())
+        finally:
+            self._thread.shutdown()
+            if self._writer is not None:
+                self._writer.close()
+            if kind is not None:
+                self._scratch.unlink(missing_ok=True)
+        if kind is None:
+            self._scratch.replace(self.path)
+
+
+def write_parquet(streams: Iterable[Stream], path: Path) -> int:
+    """Write the packets of captures, one file behind the other, without keeping them; returns their number."""
+    count = 0
+    with Writer(path) as writer:
+        for stream in streams:
+            for table in stream.chunks():
+                writer.write(table, stream.points())
+                count += len(table)
+    return count
