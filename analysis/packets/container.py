@@ -276,7 +276,7 @@ def _unpack(path: Path, packed: IO[bytes], magic: bytes) -> Container:
 
 
 def _blocks(packed: IO[bytes], magic: bytes) -> Iterator[bytes]:
-    size = 1 << 20
+    size = 1 << 16  # small: of a damaged packing the block in which the damage lies is lost
     stream: Any
     if magic[:2] == b"\x1f\x8b":
         stream = gzip.GzipFile(fileobj=packed)

@@ -65,9 +65,8 @@ def arrow_table(table: PacketTable, points: tuple[Point, ...] | None = None) -> 
     points = table.points if points is None else points
     tcp = columns["protocol"] == schema.TCP
     out: dict[str, Any] = {"time": pa.array(columns["time_ns"]).view(pa.timestamp("ns", "UTC"))}
-    which = pa.array(columns["interface"].astype(np.int32))
-    out["file"] = pa.DictionaryArray.from_arrays(which, [point.file for point in points])
-    out["interface"] = pa.DictionaryArray.from_arrays(which, [point.interface for point in points])
+    out["file"] = _named(columns["interface"], [point.file for point in points])
+    out["interface"] = _named(columns["interface"], [point.interface for point in points])
     texts = pa.array(table.addresses.texts())
     for name in schema.NAMES[2:]:
         values = columns[name]
@@ -91,6 +90,15 @@ def arrow_table(table: PacketTable, points: tuple[Point, ...] | None = None) -> 
     )
     out["sack"] = pa.ListArray.from_arrays(offsets, pa.array(table.sack.reshape(-1)))
     return pa.table(out | _signals(table, texts))
+
+
+def _named(numbers: npt.NDArray[Any], names: list[str]) -> pa.Array:
+    """Numbers as the names they stand for; the same name may have several numbers."""
+    distinct = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    place = np.array([distinct[name] for name in names], np.int32)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(place[numbers] if names else numbers.astype(np.int32)), pa.array(list(distinct), pa.string())
+    )
 
 
 def _masked(values: npt.NDArray[Any], there: Bools) -> pa.Array:
