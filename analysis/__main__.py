@@ -1,42 +1,34 @@
-"""Command line: `python -m analysis metrics RUN_DIR...` and `python -m analysis report CAMPAIGN.json`.
+"""Command line: `python -m analysis analyse FILE...`, `metrics RUN_DIR...` and `report CAMPAIGN.json`.
 
-Exit codes: 0 every claim holds or is unsupported, 1 a claim does not hold or a run failed, 2 the input is unusable.
+Exit codes: 0 done, 1 a claim does not hold, a run failed or a capture is damaged, 2 the input is unusable.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+_ANALYSE = """What do these captures hold? Reads any pcap or pcapng, also packed by gzip or zstd.
 
-from analysis.claims import Claim, Part, evaluate_claims
-from analysis.metrics import measure
-from analysis.report import summary_sentence, write_report
-from analysis.results import Cell, Result, Row, build_matrix, load_results
-from analysis.rundir import Campaign, InputError, load_campaign
+Without options a summary is printed: connections, subflows, losses, what is odd.
+Several files are taken as interfaces of one host when they show different packets,
+as several capture points on a path when they show the same ones."""
+_ANALYSE_MORE = """examples:
+  roamlab analyse wlan.pcapng lte.pcapng           the two interfaces of a host
+  roamlab analyse results/outage/20261121-*/       a finished run
+  roamlab analyse big.pcap.gz --parquet big.parquet   for pandas, polars, DuckDB ...
+  roamlab analyse client.pcap server.pcap --html report.html
+  roamlab analyse trace.pcap --json | jq '.connections[].subflows'
 
-COLOURS = {
-    "survived": "green", "holds": "green", "broken": "red", "fails": "red", "failed": "red", "mixed": "yellow",
-    "not judged": "yellow", "interrupted": "yellow", "unsupported": "dim", "no run": "dim",
-}  # fmt: skip
-_NO_BREAK = "\u00a0"
-_PARTS_SHOWN = 3
-"""Of more cells than this the terminal names the smallest and the largest; the report has all."""
+exit code: 0; 1 a capture is damaged (it is read as far as it goes); 2 a file cannot be used"""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description="Run directories to metrics and reports.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser(program: str) -> argparse.ArgumentParser:
+    """The command line of this package."""
+    top = argparse.ArgumentParser(prog=program, description="Captures and run directories to tables, metrics and reports.")
+    commands = top.add_subparsers(dest="command", required=True)
     metrics = commands.add_parser("metrics", help="compute metrics.json of runs, print one JSON line per run")
     metrics.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     report = commands.add_parser("report", help="judge a campaign's claims and write its report")
@@ -44,164 +36,57 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_argument("--out", type=Path, metavar="FILE.html", help="where to write the report (default: beside it)")
     report.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     report.add_argument("--refresh", action="store_true", help="compute metrics again that exist already")
-    options = parser.parse_args(arguments)
+    analyse = commands.add_parser(
+        "analyse", help="what captures hold", description=_ANALYSE, epilog=_ANALYSE_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    analyse.add_argument("files", nargs="+", type=Path, metavar="FILE", help="captures, or the folder of a run")
+    analyse.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    analyse.add_argument("--html", type=Path, metavar="OUT", help="write a page with figures that can be zoomed")
+    analyse.add_argument(
+        "--parquet", type=Path, metavar="OUT", help="write the packets, one row each; alone: nothing else is done"
+    )
+    analyse.add_argument(
+        "--tables", type=Path, metavar="FOLDER", help="write flows, connections, segments, ... as Parquet files"
+    )
+    analyse.add_argument("--host", metavar="ADDRESS", help="only packets from or to this address")
+    analyse.add_argument("--port", type=int, metavar="N", help="only packets from or to this port")
+    analyse.add_argument(
+        "--points", choices=("auto", "one", "files"), default="auto",
+        help="where was captured: guess (auto), all files at one host, or every file at another point of the path",
+    )  # fmt: skip
+    analyse.add_argument("--connections", type=int, default=10, metavar="N", help="show the N largest connections (default 10)")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    program = os.environ.get("ROAMLAB_PROGRAM", "python -m analysis")
+    options = parser(program).parse_args(arguments)
     try:
-        if options.command == "metrics":
-            return _metrics(options.runs)
-        return _report(options.campaign, options.out, options.json, options.refresh)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+        if options.command == "analyse":
+            from analysis.commands.analyse import analyse
+
+            return analyse(options)
+        from analysis.rundir import InputError
+
+        try:
+            if options.command == "metrics":
+                from analysis.commands.metrics import metrics
+
+                return metrics(options.runs)
+            from analysis.commands.report import report
+
+            return report(options.campaign, options.out, options.json, options.refresh)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-
-
-def _metrics(paths: list[Path]) -> int:
-    """Compute and print; a directory that cannot be used does not keep the others from being measured."""
-    code = 0
-    for path in paths:
-        try:
-            metrics, _ = measure(path, refresh=True)
-        except InputError as error:
-            print(error, file=sys.stderr)
-            code = 2
-            continue
-        print(json.dumps(metrics), flush=True)
-        if metrics["verdict"] in ("failed", "interrupted"):
-            code = max(code, 1)
-    return code
-
-
-def _report(path: Path, out: Path | None, as_json: bool, refresh: bool) -> int:
-    campaign = load_campaign(path)
-    results = load_results(campaign, refresh)
-    matrix = build_matrix(campaign, results)
-    claims = evaluate_claims(campaign, results)
-    target = (out or campaign.path.with_suffix(".html")).resolve()
-    write_report(campaign, results, matrix, claims, target)
-    code = exit_code(results, claims)
-    if as_json:
-        print(json.dumps(_document(campaign, results, matrix, claims, target, code), indent=1))
-    else:
-        _print(campaign, matrix, claims, results, target)
-    return code
-
-
-def exit_code(results: list[Result], claims: list[Claim]) -> int:
-    """0 when every claim holds or is unsupported and no run failed, else 1."""
-    failed = any(r.metrics.get("verdict") in ("failed", "interrupted") for r in results)
-    return int(failed or any(claim.verdict not in ("holds", "unsupported") for claim in claims))
-
-
-def _print(campaign: Campaign, matrix: list[Row], claims: list[Claim], results: list[Result], target: Path) -> None:
-    console = Console(highlight=False)
-    table = Table(title=escape(campaign.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("")
-    for _, label in campaign.scenarios:
-        table.add_column(escape(label), overflow="fold", vertical="bottom")
-    for row in matrix:
-        table.add_row(escape(row.label), *(_cell_text(cell) for cell in row.cells))
-    console.print(table)
-    console.print("[dim]✓ survived, ✗ broken; the figure is the handover gap, the longest time without new bytes.[/]\n")
-    listing = Table.grid(padding=(0, 2, 0, 0))
-    for claim in claims:
-        listing.add_row(f"[{COLOURS[claim.verdict]}]{claim.verdict}[/]", escape(claim.text))
-        for line in _measured(claim):
-            listing.add_row("", f"[dim]{escape(line)}[/]")
-    console.print(listing)
-    console.print()
-    console.print(escape(summary_sentence(results, claims)))
-    print(target)
-
-
-def _cell_text(cell: Cell) -> str:
-    colour = "yellow" if cell.broke else COLOURS[cell.verdict]
-    if not cell.spread.count:
-        return f"[{colour}]{escape(f'{cell.symbol} {cell.word}')}[/]"
-    words = cell.symbol if cell.verdict in ("survived", "broken") else f"{cell.symbol} {cell.word}"
-    spread = cell.spread.range_text("ms")
-    median = cell.spread.median_text("ms").replace(" ", _NO_BREAK)
-    return f"[{colour}]{words}{_NO_BREAK}{escape(median)}[/]" + (f"\n[dim]{escape(spread)}[/]" if spread else "")
-
-
-def _measured(claim: Claim) -> list[str]:
-    """What was measured, in a line or two; then every part that has no verdict, with its reason."""
-    lines = []
-    counted = [part for part in claim.parts if part.spread.count]
-    if claim.same_everywhere:
-        lines.append(f"{claim.same_everywhere} (asked: {claim.bound_text})")
-    elif counted:
-        medians = [f"{part.spread.median_text(claim.unit)} ({_place(part)})" for part in counted]
-        if claim.yes_or_no:
-            medians = [f"{sum(part.spread.values):.0f} of {part.spread.count} yes ({_place(part)})" for part in counted]
-        if len(medians) > _PARTS_SHOWN and not any(part.spread.open_ends for part in counted):
-            ordered = sorted(counted, key=lambda part: statistics.median(part.spread.values))
-            ends = [f"{part.spread.median_text(claim.unit)} ({_place(part)})" for part in (ordered[0], ordered[-1])]
-            medians = [f"{len(counted)} medians from {ends[0]} to {ends[1]}"]
-        lines.append(f"{', '.join(medians)}; asked: {claim.bound_text}")
-    silent: dict[str, list[str]] = {}
-    for part in claim.parts:
-        if part.reason:
-            silent.setdefault(part.reason, []).append(_place(part))
-    return lines + [f"{'; '.join(places)}: {reason}" for reason, places in silent.items()]
-
-
-def _place(part: Part) -> str:
-    return f"{part.mechanism}{part.workload_label and f' · {part.workload_label}'}, {part.scenario}"
-
-
-def _document(
-    campaign: Campaign, results: list[Result], matrix: list[Row], claims: list[Claim], target: Path, code: int
-) -> dict[str, Any]:
-    """Everything the report judges, as data."""
-    return {
-        "campaign": campaign.name,
-        "experiment": campaign.experiment,
-        "report": os.fspath(target),
-        "exit_code": code,
-        "matrix": [
-            {
-                "mechanism": cell.mechanism,
-                "scenario": cell.scenario,
-                "workload": cell.workload,
-                "verdict": cell.verdict,
-                "survived": cell.survived,
-                "judged": cell.judged,
-                "gap_ms": list(cell.spread.values),
-                "gap_at_least_ms": list(cell.spread.open_ends),
-                "reasons": list(cell.reasons),
-            }
-            for row in matrix
-            for cell in row.cells
-        ],
-        "claims": [
-            {
-                "id": claim.id,
-                "verdict": claim.verdict,
-                "metric": claim.metric,
-                "bound": claim.bound_text,
-                "published": claim.published,
-                "parts": [
-                    {
-                        "mechanism": part.mechanism,
-                        "scenario": part.scenario,
-                        "workload": part.workload,
-                        "verdict": part.verdict,
-                        "values": list(part.spread.values),
-                        "open_ends": list(part.spread.open_ends),
-                        "median": None
-                        if part.spread.open_ends or not part.spread.values
-                        else statistics.median(part.spread.values),
-                        "reason": part.reason or None,
-                    }
-                    for part in claim.parts
-                ],
-            }
-            for claim in claims
-        ],
-        "runs": [{"run_id": r.run_id, "verdict": r.metrics.get("verdict"), "why_not": r.why_not or None} for r in results],
-    }
 
 
 if __name__ == "__main__":

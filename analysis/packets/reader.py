@@ -109,12 +109,17 @@ class Stream:
         c = self.container
         return tuple(Point(str(c.path), i.name, i.link_type, c.data) for i in c.interfaces)
 
+    def damage(self) -> str | None:
+        """Where and how the file breaks off; known after all chunks were read."""
+        return "; ".join(text for text in (self.container.damage, self.container.packing_damage) if text) or None
+
     def finished(self, table: PacketTable) -> Capture:
         """What is known after all chunks were read."""
         c = self.container
         dropped = sum(c.dropped.values()) if c.dropped else None
-        damage = "; ".join(text for text in (c.damage, c.packing_damage) if text) or None
-        return Capture(c.path, tuple(c.interfaces), dropped, damage, replace(table, addresses=self.book, points=self.points()))
+        return Capture(
+            c.path, tuple(c.interfaces), dropped, self.damage(), replace(table, addresses=self.book, points=self.points())
+        )
 
     def _decode(self, parts: list[Records]) -> PacketTable:
         """Decode chunks into one table, a few thousand packets at a time: their rows stay in the processor's cache."""

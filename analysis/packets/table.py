@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from analysis.packets.addresses import AddressBook
 from analysis.packets.schema import COLUMNS
 from analysis.packets.signals import Signals, empty_signals
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Int64s = npt.NDArray[np.int64]
 _NO_BYTES = np.zeros(0, np.uint8)

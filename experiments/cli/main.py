@@ -1,18 +1,12 @@
 """The command group, its common behaviour on errors and signals."""
 
 import ctypes
+import importlib
 import signal
 import sys
 
 import click
 
-from experiments.cli.calibrate import calibrate
-from experiments.cli.clean import clean
-from experiments.cli.doctor import doctor
-from experiments.cli.listing import list_command
-from experiments.cli.report import report
-from experiments.cli.run import run
-from experiments.cli.shell import shell
 from experiments.errors import RoamlabError
 from experiments.version import version
 
@@ -26,13 +20,35 @@ Start here:
   roamlab run demo               TCP beside MPTCP when the WLAN is lost (2 minutes)
   roamlab run outage --scenario blackhole --mechanism mptcp --repeat 5
   roamlab shell mobile           look around in the network yourself
+  roamlab analyse trace.pcapng   connections, subflows and gaps in any capture
 
 Nothing touches the host's network: every run lives in namespaces of its own and
 leaves nothing but its folder in results/. No root is needed where the kernel
 allows user namespaces. End a long run with Ctrl-C; what was finished stays."""
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+COMMANDS = {
+    "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell",
+    "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "clean": "clean:clean",
+}  # fmt: skip
+"""Name -> module and function. Each is imported when it is wanted: an analysis needs no emulation."""
+
+
+class _Group(click.Group):
+    """Imports a command when it is called, all of them for the help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(f"experiments.cli.{module}"), function)
+        return command
+
+
+@click.group(cls=_Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version(), prog_name="roamlab")
 def cli() -> None:
     """roamlab: what happens to a live connection when a host moves, gains a network or loses one?
@@ -40,10 +56,6 @@ def cli() -> None:
     An emulation testbed for mobile, multihomed hosts: real Linux stacks in network namespaces, packet captures, and verdicts
     computed from those captures.
     """
-
-
-for command in (doctor, list_command, run, shell, calibrate, report, clean):
-    cli.add_command(command)
 
 
 class Ended(BaseException):

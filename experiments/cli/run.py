@@ -19,7 +19,7 @@ from experiments.runner import Campaign
 
 def report_command(campaign_file: Path, *, as_json: bool) -> list[str]:
     """The analysis of a campaign is another program: the two meet at the run directories."""
-    return [sys.executable, "-m", "analysis", "report", str(campaign_file.resolve()), *(["--json"] if as_json else [])]
+    return [sys.executable, "-P", "-m", "analysis", "report", str(campaign_file.resolve()), *(["--json"] if as_json else [])]
 
 
 def make_report(campaign_file: Path, *, as_json: bool) -> int:

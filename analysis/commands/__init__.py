@@ -1,0 +1,1 @@
+"""The commands of `python -m analysis`, each imported when it is called."""
