@@ -1,0 +1,93 @@
+"""Which interfaces are one capture point, judged by the packets that were seen twice.
+
+The interfaces of one host see different packets, also when a connection moves from one to the other. Two interfaces on the
+way of the same packets see the same ones: these are different capture points, and what they saw must not be mixed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.connections.model import Array, Int64s
+from analysis.packets.schema import TCP, UNUSABLE
+from analysis.packets.table import PacketTable
+
+SEEN_TWICE_SHARE = 0.3
+"""Two interfaces are different points when they share this part of the packets of the flows that both saw. A connection that
+moves to another interface repeats a few packets there; on a path with losses most packets still pass both ends."""
+_SAMPLE = 1 << 18  # packets that are compared at most
+_MOST_POINTS = 32  # on the way of one packet
+
+
+def guess_points(table: PacketTable) -> list[int]:
+    """Number of the capture point of each interface of a table.
+
+    Packets are the same when their TCP numbers, flags, timestamps and lengths are; addresses and ports may have been
+    translated between the points. Interfaces that share no packets count as one point.
+    """
+    interfaces = max(len(table.points), int(table["interface"].max(initial=-1)) + 1)
+    if interfaces < 2:
+        return [0] * interfaces
+    identity, stream, interface = _sample(table)
+    apart = _apart(identity, stream, interface, interfaces)
+    out: list[int] = []
+    for number in range(interfaces):
+        taken = {out[other] for other in apart.get(number, ()) if other < number}
+        out.append(next(point for point in range(len(taken) + 1) if point not in taken))
+    return out
+
+
+def _mixed(*columns: Array) -> Array:
+    """One 64-bit hash per row."""
+    out = np.zeros(columns[0].size, np.uint64)
+    for column in columns:
+        out = (out ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        out ^= out >> np.uint64(29)
+    return out
+
+
+def _sample(table: PacketTable) -> tuple[Array, Array, Array]:
+    """Identity, flow at its interface, and interface of distinct packets, sorted by identity. Of a large table only packets
+    with a certain hash are taken: the same ones at every interface."""
+    usable = (table["protocol"] == TCP) & (table["problems"] & UNUSABLE == 0)
+    names = ("seq", "ack", "flags", "payload_bytes", "tsval", "tsecr")
+    identity = _mixed(*(table[name] for name in names))
+    count = int(usable.sum())
+    if count > _SAMPLE:
+        usable &= identity >> np.uint64(32) < np.uint64((_SAMPLE << 32) // count)
+    rows = np.flatnonzero(usable)
+    source, target = (table[a][rows].astype(np.int64) << 16 | table[b][rows] for a, b in (("src", "sport"), ("dst", "dport")))
+    interface = table["interface"][rows].astype(np.int64)
+    stream = _mixed(np.minimum(source, target), np.maximum(source, target), interface)
+    identity = identity[rows]
+    order = np.lexsort((interface, identity))
+    identity, stream, interface = identity[order], stream[order], interface[order]
+    fresh = np.ones(identity.size, np.bool_)
+    fresh[1:] = (identity[1:] != identity[:-1]) | (interface[1:] != interface[:-1])
+    return identity[fresh], stream[fresh], interface[fresh]
+
+
+def _apart(identity: Array, stream: Array, interface: Array, interfaces: int) -> dict[int, set[int]]:
+    """Interfaces at different points, for each interface."""
+    _, number = np.unique(stream, return_inverse=True)
+    size = np.bincount(number)
+    pairs: list[Int64s] = []
+    for step in range(1, min(_MOST_POINTS, identity.size)):
+        same = np.flatnonzero(identity[step:] == identity[:-step])
+        if not same.size:
+            break
+        pairs.append(np.stack((number[same], number[same + step], interface[same], interface[same + step])))
+    out: dict[int, set[int]] = {}
+    if not pairs:
+        return out
+    # How often do two flows share a packet, compared with the packets of the shorter one?
+    shared, count = np.unique(np.concatenate(pairs, axis=1), axis=1, return_counts=True)
+    possible = np.minimum(size[shared[0]], size[shared[1]])
+    link = shared[2] * interfaces + shared[3]
+    seen, place = np.unique(link, return_inverse=True)
+    share = np.bincount(place, count) / np.bincount(place, possible)
+    for code in seen[share >= SEEN_TWICE_SHARE].tolist():
+        first, second = divmod(code, interfaces)
+        out.setdefault(first, set()).add(second)
+        out.setdefault(second, set()).add(first)
+    return out
