@@ -14,15 +14,13 @@ NUMBERS = (
     "tcp.options.mss_val", "tcp.options.wscale.shift", "tcp.options.sack_le", "tcp.options.sack_re",
     "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr",
 )  # fmt: skip
-MPTCP = tuple(
-    "tcp.options.mptcp." + name
-    for name in (
-        "subtype", "version", "checksumreq.flags", "sha256.flag", "sendkey", "recvkey", "recvtok", "sendrand", "sendtrunchmac",
-        "backup.flag", "addrid", "rawdataack", "rawdataseqno", "subflowseqno", "datalvllen", "checksum",
-        "datafin.flag", "dseqn8.flag", "dseqnpresent.flag", "dataack8.flag", "dataackpresent.flag", "echo", "port",
-        "addaddrtrunchmac", "rst_reason", "flag_T.flag",
-    )
-) + ("mptcp.expected_token", "mptcp.stream", "mptcp.rm_addr.count")  # fmt: skip
+_OPTION = (
+    "subtype", "version", "checksumreq.flags", "sha256.flag", "sendkey", "recvkey", "recvtok", "sendrand", "sendtrunchmac",
+    "backup.flag", "addrid", "rawdataack", "rawdataseqno", "subflowseqno", "datalvllen", "checksum",
+    "datafin.flag", "dseqn8.flag", "dseqnpresent.flag", "dataack8.flag", "dataackpresent.flag", "echo", "port",
+    "addaddrtrunchmac", "rst_reason", "flag_T.flag",
+)  # fmt: skip
+MPTCP = (*(f"tcp.options.mptcp.{name}" for name in _OPTION), "mptcp.expected_token", "mptcp.stream", "mptcp.rm_addr.count")
 MPTCP_TEXT = ("tcp.options.mptcp.sendhmac", "tcp.options.mptcp.ipv4", "tcp.options.mptcp.ipv6")
 FIELDS = ("frame.time_epoch", *TEXT, *MPTCP_TEXT, *NUMBERS, *MPTCP)
 QUIET = (

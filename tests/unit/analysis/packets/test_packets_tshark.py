@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from analysis.connections import Reconstruction, reconstruct
 from analysis.packets import Capture, PacketTable, read_capture
 from analysis.packets import schema as s
 from analysis.packets.signals import removed_ids
@@ -186,13 +188,64 @@ def compare(capture: Capture, theirs: list[tshark.Packet], cut: bool = False) ->
             assert values == found, (row + 1, field)
 
 
+def compare_flows(found: Reconstruction, theirs: list[tshark.Packet]) -> None:
+    """Assert that packets and bytes of every TCP stream, tokens, DSN ranges and the grouping into connections agree."""
+    streams: dict[int, list[tuple[int, tshark.Packet]]] = defaultdict(list)
+    frames = np.argsort([int(packet["frame.time_epoch"][0]) for packet in theirs], kind="stable") + 1
+    flow_of_frame = dict(zip(frames.tolist(), found.flow.tolist(), strict=True))
+    for packet in theirs:
+        if packet["tcp.stream"] and tshark.innermost(packet)[0] and "icmp" not in str(packet["frame.protocols"]):
+            streams[int(packet["tcp.stream"][0])].append((flow_of_frame[int(packet["frame.number"][0])], packet))
+    assert len(streams) == len(found.flows)
+    grouped = {}
+    for number, members in streams.items():
+        (flow,) = {flow for flow, _ in members}
+        row = found.flows.loc[flow]
+        count, size = Counter(), Counter()
+        for _, packet in members:
+            way = "up" if (packet["tcp.srcport"][0] == row.client_port) == row.opened_by_client else "down"
+            count[way] += 1
+            size[way] += int(packet["tcp.len"][0])
+        assert (row.packets_up, row.packets_down) == (count["up"], count["down"]), number
+        assert (row.payload_up, row.payload_down) == (size["up"], size["down"]), number
+        ids = {int(packet["mptcp.stream"][0]) for _, packet in members if packet["mptcp.stream"]}
+        if ids:
+            grouped[number] = (ids.pop(), row.connection)
+            assert not ids
+        _compare_data(found, row, [packet for _, packet in members])
+    for (a, ours_a), (b, ours_b) in combinations(grouped.values(), 2):
+        assert (a == b) == (ours_a == ours_b)
+
+
+def _compare_data(found: Reconstruction, row: Any, members: list[tshark.Packet]) -> None:
+    """Tokens and data sequence numbers of one stream."""
+    connection = found.connections.loc[row.connection]
+    tokens = {int(connection.client_token), int(connection.server_token)}
+    for packet in members:
+        if tokens != {-1}:  # after a fallback in the handshake the keys mean nothing
+            assert set(packet["mptcp.expected_token"]) <= tokens
+        if row["join"] == "verified":
+            assert set(packet[OPTION + "recvtok"]) <= tokens
+        sizes = packet[OPTION + "datalvllen"]
+        if not packet[OPTION + "rawdataseqno"] or not sizes or sizes[0] == 0 or 6 in packet[OPTION + "subtype"]:
+            continue
+        way = "up" if (packet["tcp.srcport"][0] == row.client_port) == row.opened_by_client else "down"
+        begin = int(connection.client_idsn if way == "up" else connection.server_idsn)
+        space = 2**64 if packet[OPTION + "dseqn8.flag"][0] else 2**32
+        fin = int(packet[OPTION + "datafin.flag"][0])
+        offset = (int(packet[OPTION + "rawdataseqno"][0]) - begin) % space
+        assert offset + int(sizes[0]) <= connection[f"bytes_{way}"] + fin
+
+
 def view(path: Path) -> tuple[Capture, list[tshark.Packet]]:
     return read_capture(path), tshark.packets(path)
 
 
 @pytest.mark.parametrize("path", KERNEL, ids=lambda path: path.name.removesuffix(".pcapng.gz"))
-def test_every_packet_of_every_kernel_capture(path):
-    compare(*view(path))
+def test_every_packet_and_flow_of_every_kernel_capture(path):
+    capture, theirs = view(path)
+    compare(capture, theirs)
+    compare_flows(reconstruct(capture.table), theirs)
 
 
 @pytest.mark.parametrize(
