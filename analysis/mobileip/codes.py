@@ -211,7 +211,7 @@ OPTION_NAMES = {
 }  # fmt: skip
 
 NON_SKIPPABLE = frozenset(range(32, 51))
-"""Registered extensions of the range 0-127: who does not know one discards the whole message (RFC 5944 section 1.9)."""
+"""Registered extensions of the range 0-127: who does not know one discards the whole message (RFC 5944 section 1.8)."""
 LONG_FORMAT = frozenset((36, 37, 38, 40, 41, 42, 43, 47, 48, 154))
 """Extensions with a subtype (or reserved) octet and a length of 16 bits behind the type (RFC 5944 section 1.10). 154 lies in
 the skippable range, yet RFC 7629 sections 4.1 and 4.2 give it this format, too."""

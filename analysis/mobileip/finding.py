@@ -56,7 +56,7 @@ class Seen:
 
 
 def keepalives(table: PacketTable) -> Bools:
-    """Keepalives of a UDP tunnel: ICMP echoes inside it to and from its far end (RFC 3519 section 4.9)."""
+    """Keepalives of a UDP tunnel: ICMP echoes inside it to and from its far end (RFC 3519)."""
     inside = (table["tunnel"] == TUNNEL_UDP) & (table["protocol"] == ICMP)
     request = (table["sport"] == 8) & (table["dst"] == table["outer_dst"])
     reply = (table["sport"] == 0) & (table["src"] == table["outer_src"])

@@ -141,7 +141,7 @@ def _fixed_part(message: Message, data: bytes, ends: Ends) -> None:
 
 
 def _revocation(message: Message, data: bytes, ends: Ends) -> None:
-    """Binding Revocation Indication or Acknowledgement (RFC 5846 sections 6.1 and 6.2)."""
+    """Binding Revocation Indication or Acknowledgement (RFC 5846)."""
     style, value, message.sequence, flags = struct.unpack_from("!BBHH", data, 6)
     message.flags = letters(flags, "PVG", 16)
     if style not in (1, 2):

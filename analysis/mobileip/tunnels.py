@@ -1,6 +1,6 @@
 """Use of tunnels and of route optimisation, from columns only.
 
-Sources: RFC 2003 (IP-in-IP), RFC 2473 (IPv6 tunnels), RFC 2004 section 3.1 (minimal), RFC 2784 (GRE), RFC 3519 section 3.1
+Sources: RFC 2003 (IP-in-IP), RFC 2473 (IPv6 tunnels), RFC 2004 section 3.1 (minimal), RFC 2784 (GRE), RFC 3519 section 3.3
 (UDP), RFC 6275 sections 6.3 and 6.4 (home address option and type 2 routing header: 24 bytes each).
 """
 

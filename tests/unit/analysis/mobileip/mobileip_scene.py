@@ -69,7 +69,7 @@ def in_tunnel(src: str, dst: str, inner: Packet) -> Packet:
 
 
 def in_udp(src: str, dst: str, inner: Packet) -> Packet:
-    """UDP tunnel (RFC 3519 section 3.1)."""
+    """UDP tunnel (RFC 3519 section 3.3)."""
     return udp(src, dst, b"\x04\x04\x00\x00" + bytes(inner))
 
 
