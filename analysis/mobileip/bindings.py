@@ -1,8 +1,8 @@
 """Timeline of bindings, from accepted registrations and revocations.
 
 Sources: RFC 5944 sections 3.3 (S bit, lifetime) and 3.8.2 (what a request does to the other bindings), RFC 3543 (revocation),
-RFC 7629 section 4.1 (flags B and O); RFC 6275 sections 9.5 and 10.3, RFC 5648 section 6 (several
-care-of addresses), RFC 5846 (revocation). Every message costs a bounded number of steps, bulk operations what they end.
+RFC 7629 section 4.1 (flags B and O); RFC 6275 sections 9.5 and 10.3, RFC 5648 section 6 (several care-of addresses), RFC 5846
+(revocation). Every message costs a bounded number of steps, bulk operations what they end.
 """
 
 from __future__ import annotations

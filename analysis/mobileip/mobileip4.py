@@ -1,7 +1,8 @@
 """Messages of Mobile IPv4 on UDP port 434: fixed parts and extensions.
 
-Sources: RFC 5944 sections 1.8-1.11 (formats), 3.3-3.5; RFC 3519 sections 3.1-3.3 (144, 44, tunnel data); RFC 3543 section 3; RFC 4721 (36/1);
-RFC 4433 (139); RFC 7629 section 4 (154). `decode` costs some microseconds and looks at no more than MAX_EXTENSIONS extensions.
+Sources: RFC 5944 sections 1.8-1.11 (formats), 3.3-3.5; RFC 3519 sections 3.1-3.3 (144, 44, tunnel data); RFC 3543 section 3;
+RFC 4721 (36/1); RFC 4433 (139); RFC 7629 section 4 (154). `decode` costs some microseconds and looks at no more than
+MAX_EXTENSIONS extensions.
 """
 
 from __future__ import annotations
