@@ -85,7 +85,6 @@ def environment() -> Environment:
     made.filters["duration"] = lambda seconds: "–" if seconds is None else duration_text(seconds)
     made.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
     made.filters["ms"] = lambda value: "–" if value is None else duration_text(value / 1e3)
-    made.filters["endpoint"] = lambda ends: endpoint_text(str(ends[0]), int(ends[1]))
     return made
 
 
@@ -188,6 +187,7 @@ def _connection_rows(analysis: Analysis, detailed: set[int]) -> dict[str, Any]:
                 "number": number,
                 "detailed": number in detailed,
                 "kind": f"MPTCP{version}" if row["transport"] == "mptcp" else "TCP",
+                "point": int(row.get("point", 0)) + 1,
                 "fallback": row["fallback"],
                 "client": _breakable(str(row["client"]), int(row["client_port"])),
                 "server": _breakable(str(row["server"]), int(row["server_port"])),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.charts.axes import bytes_text, count_text, duration_text
+from analysis.charts.axes import bytes_text, duration_text
 from analysis.charts.bindings import binding_timeline
 from analysis.charts.distributions import delivery_distribution_figure
 from analysis.charts.dsn import dsn_figure, mapping_figure
@@ -73,6 +73,7 @@ def connection_section(rec: Reconstruction, row: dict[str, Any], points: int, nu
     return {
         "number": number,
         "mptcp": mptcp,
+        "point": int(row.get("point", 0)) + 1,
         "title": f"{_ends(row['client'])} → {_ends(row['server'])}",
         "facts": _facts(row),
         "subflows": row["subflows"][:SUBFLOWS_MAX],
@@ -185,6 +186,10 @@ def mobility_section(mobility: Mobility, start_ns: int) -> dict[str, Any]:
     kinds = (
         messages.loc[~messages["copy"].astype(bool), "kind"].value_counts(sort=False) if len(messages) else pd.Series(dtype=int)
     )
+    registrations = mobility.registrations
+    routine = (
+        (registrations["kind"] == "refresh") & (registrations["result"] == "accepted") & (registrations["retransmissions"] == 0)
+    )
     pictures = []
     if len(bindings):
         end_ns = max(int(bindings["to_ns"].max()), int(bindings["from_ns"].max()), int(messages["time_ns"].max()))
@@ -195,14 +200,14 @@ def mobility_section(mobility: Mobility, start_ns: int) -> dict[str, Any]:
         "messages": [(str(kind), int(count)) for kind, count in kinds.items()],
         "left_out": mobility.left_out,
         "pictures": pictures,
-        "registrations": _records(mobility.registrations, start_ns),
-        "registrations_total": len(mobility.registrations),
+        "registrations": _records(registrations.loc[~routine], start_ns),
+        "registrations_total": int((~routine).sum()),
+        "refreshes": int(routine.sum()),
         "handovers": _records(mobility.handovers, start_ns),
         "handovers_total": len(mobility.handovers),
         "tunnels": _records(mobility.tunnels, start_ns),
         "tunnels_total": len(mobility.tunnels),
         "rows_max": TABLE_MAX,
-        "limit_text": count_text(TABLE_MAX, "row"),
     }
 
 

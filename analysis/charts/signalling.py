@@ -81,7 +81,7 @@ def mobility_sequence_chart(messages: pd.DataFrame, rows_max: int = 60, start_ns
             "source": messages["src"].astype(str),
             "target": messages["dst"].astype(str),
             "label": [
-                parts.shorten(f"{kind}  {text}".strip(), LABEL_MAX)
+                parts.shorten(text if text.startswith(kind) else f"{kind}  {text}".strip(), LABEL_MAX)
                 for kind, text in zip(messages["kind"].astype(str), messages["text"].astype(str), strict=True)
             ],
             "kind": messages["kind"].astype(str),

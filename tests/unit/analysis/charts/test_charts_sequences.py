@@ -244,6 +244,7 @@ def test_mobility_chart_leaves_out_copies_of_other_points():
     )
     assert labels(mobility_sequence_chart(messages)) == ["RRQ  home 10.9.0.5", "RRQ"]
     assert len(labels(mobility_sequence_chart(messages.drop(columns="copy")))) == 3
+    assert labels(mobility_sequence_chart(messages.iloc[:1].assign(text="RRQ lifetime 5"))) == ["RRQ lifetime 5"]
 
 
 HOME = "10.9.0.5"
