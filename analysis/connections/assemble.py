@@ -14,7 +14,7 @@ from analysis.connections.model import Reconstruction
 from analysis.connections.offers import CAPABLE, JOIN, read_offers
 from analysis.connections.payload import find_payload
 from analysis.connections.positions import find_positions
-from analysis.connections.tables import Core, acks_table, connections_table, flows_table, segments_table, texts
+from analysis.connections.tables import Core, acks_table, connections_table, fallbacks, flows_table, segments_table, texts
 from analysis.packets.table import PacketTable
 
 
@@ -40,7 +40,7 @@ def reconstruct_core(table: PacketTable, points: Sequence[int] | None = None) ->
     flows = find_flows(packets, points)
     positions = find_positions(packets, flows)
     offers = read_offers(packets, flows)
-    member = find_membership(flows, offers)
+    member = find_membership(packets, flows, offers)
     mptcp = np.isin(offers.state[member.initial], (CAPABLE, JOIN))
     mapped = np.repeat(mptcp, 2)
     streams = member.streams
@@ -52,14 +52,14 @@ def reconstruct_core(table: PacketTable, points: Sequence[int] | None = None) ->
     payload, fallen = find_payload(packets, positions, offers, member, mptcp, numbers)
     core = Core(packets, flows, positions, offers, member, mptcp, numbers, payload, fallen)
     flow_rows = flows_table(core)
-    connections = connections_table(core, flow_rows)
-    acks = acks_table(core, connections["transport"].to_numpy() == "tcp")
+    fallback = fallbacks(core)
+    acks = acks_table(core, ~mptcp | (fallback != ""))
     out = Reconstruction(
         packets=packets,
         flow=flows.flow,
         from_client=flows.from_client,
         flows=flow_rows,
-        connections=connections,
+        connections=connections_table(core, flow_rows, fallback, acks),
         segments=segments_table(core),
         acks=acks,
         signals=pd.DataFrame(),

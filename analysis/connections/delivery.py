@@ -3,17 +3,20 @@
 Each subflow delivers in its own order, mappings place the bytes in the data stream, and the data stream is delivered as far
 as it is complete. A capture also shows segments that the host then discards, for example after it lost the address they are
 sent to, so by default only what it acknowledged counts: on the subflow, or at data level when no acknowledged segment
-carried it (taken by the host just before the subflow went away).
+carried it (taken by the host just before the subflow went away). The other way round, a capture may lack segments that
+the host has: see `analysis.connections.missed`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from analysis.compiled import compiled
 from analysis.connections.coverage import cover
+from analysis.connections.missed import Answers, Spans, by_stream, find_missed, reach
 from analysis.connections.model import Array, Bools, Int64s, Reconstruction
 
 
@@ -25,72 +28,183 @@ class Growth(NamedTuple):
     reached: Int64s
 
 
+@dataclass
+class Transfer:
+    """Segments and acknowledgments of some data streams, each in order of time.
+
+    `direction`: number that tells subflows and directions apart; `flow_begin`, `flow_end`: positions in it; `begin`, `end`:
+    positions in the data stream, -1 for none; `flow_new`, `new_bytes`: bytes nobody carried before on the two levels;
+    `flow_reached`: how far the subflow is complete. Of acknowledgments: `ack_direction` and `ack_stream` of the data
+    acknowledged, `flow_ack` and `data_ack` how far, -1 for not at all.
+    """
+
+    time_ns: Int64s
+    direction: Array
+    stream: Array
+    flow_begin: Int64s
+    flow_end: Int64s
+    begin: Int64s
+    end: Int64s
+    flow_new: Int64s
+    new_bytes: Int64s
+    flow_reached: Int64s
+    ack_time_ns: Int64s
+    ack_direction: Array
+    ack_stream: Array
+    flow_ack: Int64s
+    data_ack: Int64s
+    directions: int
+    streams: int
+
+
+class Delivered(NamedTuple):
+    """When data streams grew, and the bytes that were acknowledged though they are not in the capture."""
+
+    growth: Growth
+    missed: Spans
+
+
 def delivery(
     reconstruction: Reconstruction, connection: int, up: bool, by: Literal["acknowledged", "arrival"] = "acknowledged"
 ) -> tuple[Int64s, Int64s]:
     """Moments (capture clock, ns) at which the in-order data stream grew, and how many bytes were delivered then.
 
     `up`: the data that the connection's client sends. `by`: "acknowledged" counts what the receiver acknowledged at any
-    time, "arrival" all that was on the wire. Of what arrived at one moment the final state counts.
+    time, "arrival" all that was on the wire. Of what arrived at one moment the final state counts. Bytes that were
+    acknowledged and are not in the capture count from their acknowledgment on, where captured ones follow.
     """
-    every, answers = reconstruction.segments, reconstruction.acks
-    rows = np.flatnonzero((every["connection"].to_numpy() == connection) & (every["up"].to_numpy() == up))
-    names = ("time_ns", "flow", "flow_begin", "flow_end", "begin", "end")
-    time_ns, flow, flow_begin, flow_end, begin, end = (every[name].to_numpy()[rows] for name in names)
-    flows = len(reconstruction.flows)
-    stream = np.zeros(rows.size, np.int32)
-    taken = begin >= 0
-    if by == "acknowledged":
-        chosen = np.flatnonzero((answers["connection"].to_numpy() == connection) & (answers["up"].to_numpy() == up))
-        top = np.full(flows, -1, np.int64)
-        np.maximum.at(top, answers["flow"].to_numpy()[chosen], answers["flow_ack"].to_numpy()[chosen])
-        acked = np.array([answers["data_ack"].to_numpy()[chosen].max(initial=0)])
-        taken = acknowledged(stream, begin, end, flow_begin < top[flow], acked)
-    flow_reached = cover(flow, flow_begin, flow_end, flows).reached
-    growth = grow(time_ns, flow, flow_end, flow_reached, stream, begin, end, taken, 1)
+    transfer = _transfer(reconstruction, connection, up)
+    growth = deliver(transfer, np.array([by == "arrival"])).growth
     last = np.diff(growth.time_ns, append=np.iinfo(np.int64).max) > 0
     return growth.time_ns[last], growth.reached[last]
 
 
-def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, acked: Int64s) -> Bools:
-    """Which segments count as taken by the receiver. `on_subflow`: acknowledged there; `acked`: per stream how far it ever
-    acknowledged the data."""
+def _transfer(reconstruction: Reconstruction, connection: int, up: bool) -> Transfer:
+    """One direction of one connection; its subflows are the directions."""
+    every, answers = reconstruction.segments, reconstruction.acks
+    rows = np.flatnonzero((every["connection"].to_numpy() == connection) & (every["up"].to_numpy() == up))
+    names = ("time_ns", "subflow", "flow_begin", "flow_end", "begin", "end", "new_bytes")
+    time_ns, direction, flow_begin, flow_end, begin, end, new_bytes = (every[name].to_numpy()[rows] for name in names)
+    answer = np.flatnonzero((answers["connection"].to_numpy() == connection) & (answers["up"].to_numpy() == up))
+    ack_direction = answers["subflow"].to_numpy()[answer]
+    directions = int(max(direction.max(initial=-1), ack_direction.max(initial=-1))) + 1
+    coverage = cover(direction, flow_begin, flow_end, directions)
+    return Transfer(
+        time_ns=time_ns,
+        direction=direction,
+        stream=np.zeros(rows.size, np.int32),
+        flow_begin=flow_begin,
+        flow_end=flow_end,
+        begin=begin,
+        end=end,
+        flow_new=coverage.new_bytes,
+        new_bytes=new_bytes,
+        flow_reached=coverage.reached,
+        ack_time_ns=answers["time_ns"].to_numpy()[answer],
+        ack_direction=ack_direction,
+        ack_stream=np.zeros(answer.size, np.int32),
+        flow_ack=answers["flow_ack"].to_numpy()[answer],
+        data_ack=answers["data_ack"].to_numpy()[answer],
+        directions=directions,
+        streams=1,
+    )
+
+
+def deliver(transfer: Transfer, everything: Bools) -> Delivered:
+    """When the data streams grew. `everything`: streams of which all counts that was on the wire."""
+    t = transfer
+    on_flow, on_data = np.full(t.directions, -1, np.int64), np.zeros(t.streams, np.int64)
+    np.maximum.at(on_flow, t.ack_direction, t.flow_ack)
+    np.maximum.at(on_data, t.ack_stream, t.data_ack)
+    taken = acknowledged(t.stream, t.begin, t.end, t.flow_begin < on_flow[t.direction], on_data)
+    taken |= everything[t.stream] & (t.begin >= 0)
+    ready = t.flow_reached
+    lost = find_missed(Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end), t.flow_new, on_flow, _flow_answers(t))
+    if lost.time_ns.size:
+        ready = _reached_with(t, lost)
+    mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
+    gone = find_missed(Spans(t.time_ns, mapped, t.begin, t.end), t.new_bytes, on_data, _data_answers(t))
+    placed = t.stream, t.begin, t.end
+    return Delivered(grow(t.time_ns, t.direction, t.flow_end, ready, *placed, taken, t.streams, gone), gone)
+
+
+def _flow_answers(t: Transfer) -> Any:
+    def answers(wanted: Bools) -> Answers:
+        rows = np.flatnonzero(wanted[t.ack_direction] & (t.flow_ack >= 0))
+        return Answers(t.ack_time_ns[rows], t.ack_direction[rows], t.flow_ack[rows])
+
+    return answers
+
+
+def _data_answers(t: Transfer) -> Any:
+    def answers(wanted: Bools) -> Answers:
+        rows = np.flatnonzero(wanted[t.ack_stream] & (t.data_ack >= 0))
+        return Answers(t.ack_time_ns[rows], t.ack_stream[rows], t.data_ack[rows])
+
+    return answers
+
+
+def _together(first: Spans, second: Spans) -> Spans:
+    """Both, the first ones before."""
+    return Spans(*(np.concatenate(pair) for pair in zip(first, second, strict=True))) if second.time_ns.size else first
+
+
+def _in_order(spans: Spans) -> Spans:
+    """The same in order of time."""
+    if (spans.time_ns[1:] < spans.time_ns[:-1]).any():
+        order = np.argsort(spans.time_ns, kind="stable")
+        return Spans(*(column[order] for column in spans))
+    return spans
+
+
+def _reached_with(t: Transfer, lost: Spans) -> Int64s:
+    """How far the subflows are complete at each segment when the missed bytes count from their acknowledgment on."""
+    seen = Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end)
+    merged = _together(lost, seen)
+    order = np.argsort(merged.time_ns, kind="stable")
+    reached = np.empty(order.size, np.int64)
+    reached[order] = cover(merged.stream[order], merged.begin[order], merged.end[order], t.directions).reached
+    return reached[lost.time_ns.size :]
+
+
+def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:
+    """Which segments count as taken by the receiver. `on_subflow`: acknowledged there; `on_data`: per stream how far it ever
+    acknowledged the data. Positions in the data stream are -1 for segments without a place in it."""
     mapped = begin >= 0
     taken = on_subflow & mapped
-    candidates = mapped & ~taken & (end <= acked[stream])
+    candidates = mapped & ~taken & (end <= on_data[stream])
     if not candidates.any():
         return taken
     # Those whose bytes no acknowledged segment carried: new when they are painted over all of these.
-    concerned = np.zeros(acked.size, np.bool_)
+    concerned = np.zeros(on_data.size, np.bool_)
     concerned[stream[candidates]] = True
     known = np.flatnonzero(taken & concerned[stream])
     asked = np.flatnonzero(candidates)
     rows = np.concatenate((known, asked))
-    fresh = cover(stream[rows], begin[rows], end[rows], acked.size).new_bytes[known.size :] > 0
+    fresh = cover(stream[rows], begin[rows], end[rows], on_data.size).new_bytes[known.size :] > 0
     taken[asked[fresh]] = True
     return taken
 
 
 def grow(
     time_ns: Int64s, direction: Array, flow_end: Int64s, flow_reached: Int64s, stream: Array, begin: Int64s, end: Int64s,
-    taken: Bools, streams: int,
+    taken: Bools, streams: int, missed: Spans | None = None,
 ) -> Growth:  # fmt: skip
-    """When data streams grew. All arrays are one entry per segment in order of time.
+    """When data streams grew. All arrays have one entry per segment in order of time.
 
     `direction`: flow direction (any number that tells subflows apart), `flow_end` and `flow_reached`: where the segment ends
-    in the subflow, and how far that was complete then. `taken`: segments that count.
+    in the subflow, and how far that was complete then. `taken`: segments that count; `missed`: what counts beside them.
     """
-    ready = _ready_times(time_ns, direction, flow_end, flow_reached)
-    rows = np.flatnonzero(taken & (ready >= 0))
-    moments = ready[rows]
-    if (moments[1:] < moments[:-1]).any():
-        order = np.argsort(moments, kind="stable")
-        rows, moments = rows[order], moments[order]
-    number = stream[rows]
-    reached = cover(number, begin[rows], end[rows], streams).reached
-    grew = np.zeros(rows.size, np.bool_)
-    mark_growth(number, reached, np.zeros(streams, np.int64), grew)
-    return Growth(moments[grew], number[grew], reached[grew])
+    moments = _ready_times(time_ns, direction, flow_end, flow_reached)
+    rows = np.flatnonzero(taken & (moments >= 0))
+    arrived = Spans(moments[rows], stream[rows], begin[rows], end[rows])
+    if missed is not None:
+        arrived = _together(arrived, missed)
+    arrived = _in_order(arrived)
+    reached = cover(arrived.stream, arrived.begin, arrived.end, streams).reached
+    grew = np.zeros(reached.size, np.bool_)
+    mark_growth(arrived.stream, reached, np.zeros(streams, np.int64), grew)
+    return Growth(arrived.time_ns[grew], arrived.stream[grew], reached[grew])
 
 
 def longest_gaps(growth: Growth, streams: int) -> tuple[Int64s, Int64s]:
@@ -105,35 +219,15 @@ def _ready_times(time_ns: Int64s, direction: Array, flow_end: Int64s, flow_reach
     waiting = np.flatnonzero(flow_reached < flow_end)
     if not waiting.size:
         return time_ns
-    ready = time_ns.copy()
     concerned = np.zeros(int(direction.max()) + 1, np.bool_)
     concerned[direction[waiting]] = True
     rows = np.flatnonzero(concerned[direction])
-    rows = rows[np.argsort(direction[rows], kind="stable")]
-    sizes = np.bincount(direction[rows], minlength=concerned.size)
-    first = np.concatenate(([0], np.cumsum(sizes)))
-    wait(waiting, rows, first, direction, time_ns, flow_end, flow_reached, ready)
+    order, first = by_stream(direction[rows], concerned.size)
+    index = np.empty(waiting.size, np.int64)
+    reach(direction[waiting], flow_end[waiting], order, first, flow_reached[rows], index)
+    ready = time_ns.copy()
+    ready[waiting] = np.where(index >= 0, np.maximum(time_ns[rows[index]], time_ns[waiting]), -1)
     return ready
-
-
-@compiled
-def wait(
-    waiting: Any, rows: Any, first: Any, direction: Any, time_ns: Any, flow_end: Any, flow_reached: Any, ready: Any
-) -> None:
-    """Set `ready` of the waiting segments. `rows` are those of the directions concerned, by direction, then in order of
-    time; direction g has rows[first[g]:first[g + 1]]. `flow_reached` ascends along them."""
-    for k in range(waiting.size):
-        i = waiting[k]
-        g = direction[i]
-        low, high = first[g], first[g + 1]
-        stop = high
-        while low < high:
-            middle = (low + high) // 2
-            if flow_reached[rows[middle]] < flow_end[i]:
-                low = middle + 1
-            else:
-                high = middle
-        ready[i] = max(time_ns[rows[low]], time_ns[i]) if low < stop else -1
 
 
 @compiled
@@ -159,7 +253,7 @@ def measure_gaps(time_ns: Any, stream: Any, reached: Any, top: Any, gap_ns: Any)
 
 @compiled
 def measure_depths(stream: Any, new_bytes: Any, reached: Any, depth: Any) -> None:
-    """Per stream the most bytes that lay beyond its first hole at one moment."""
+    """See `out_of_order_depths`."""
     total = np.zeros(depth.size, np.int64)
     for i in range(stream.size):
         if new_bytes[i] > 0:
@@ -168,8 +262,20 @@ def measure_depths(stream: Any, new_bytes: Any, reached: Any, depth: Any) -> Non
             depth[g] = max(depth[g], total[g] - reached[i])
 
 
-def out_of_order_depths(stream: Array, new_bytes: Int64s, reached: Int64s, streams: int) -> Int64s:
-    """Per data stream its largest out-of-order depth: bytes that had arrived beyond its first hole, at the worst moment."""
-    depth = np.zeros(streams, np.int64)
-    measure_depths(stream, new_bytes, reached, depth)
+def out_of_order_depths(transfer: Transfer, reached: Int64s, missed: Spans) -> Int64s:
+    """Per data stream its largest out-of-order depth: bytes beyond its first hole, at the worst moment.
+
+    `reached`: how far the data stream is complete at each segment. Missed bytes count from their acknowledgment on.
+    """
+    t = transfer
+    depth = np.zeros(t.streams, np.int64)
+    measure_depths(t.stream, t.new_bytes, reached, depth)
+    if missed.time_ns.size:
+        concerned = np.zeros(t.streams, np.bool_)
+        concerned[missed.stream] = True
+        rows = np.flatnonzero(concerned[t.stream] & (t.begin >= 0))
+        every = _in_order(_together(Spans(t.time_ns[rows], t.stream[rows], t.begin[rows], t.end[rows]), missed))
+        coverage = cover(every.stream, every.begin, every.end, t.streams)
+        depth[concerned] = 0
+        measure_depths(every.stream, coverage.new_bytes, coverage.reached, depth)
     return depth

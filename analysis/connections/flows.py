@@ -79,7 +79,7 @@ def find_flows(table: PacketTable, places: Sequence[int] | None = None) -> Flows
     flags = table["flags"]
     pairs, room = pair_up(*ends, table["interface"], place_of, usable, flags, seeds, slots, pair, side)
     del slots
-    sides, rows = np.full((room, 6, 2), _NONE, np.int64), np.full((room, 10), _NONE, np.int64)
+    sides, rows = np.full((room, 6, 2), _NONE, np.int64), np.full((room, 10), _NONE, np.int32)
     flow = np.full(len(table), -1, np.int32)
     count = split(
         pair, side, table["seq"], table["ack"], flags, table["payload_bytes"], table["interface"], pairs, sides, rows, flow
@@ -97,10 +97,10 @@ def _places(table: PacketTable, places: Sequence[int] | None) -> Int64s:
     return np.asarray(places, np.int64)
 
 
-def _describe(table: PacketTable, place_of: Int64s, flow: Int32s, side: Array, sides: Int64s, rows: Int64s) -> Flows:
+def _describe(table: PacketTable, place_of: Int64s, flow: Int32s, side: Array, sides: Int64s, rows: Int32s) -> Flows:
     """Name client and server of each flow, and order what is known of both sides accordingly."""
-    first = rows[:, _ROW_FIRST]
-    opener = rows[:, _OPENER]
+    rows = np.ascontiguousarray(rows.T).astype(np.int64)
+    first, opener = rows[_ROW_FIRST], rows[_OPENER]
     client = _openers(table, flow, side, first, opener)
     client_first = side[first] == client  # the first packet came from the client
     source, target = table["src"][first], table["dst"][first]
@@ -110,7 +110,7 @@ def _describe(table: PacketTable, place_of: Int64s, flow: Int32s, side: Array, s
     guess = np.where(data >= 0, data, seen)
     base = np.where(isn >= 0, (isn + 1) & 0xFFFFFFFF, guess)
     from_client = (side == client[flow]) & (flow >= 0) if first.size else np.zeros(flow.size, np.bool_)
-    interface = rows[:, _INTERFACE]
+    interface = rows[_INTERFACE]
     return Flows(
         flow=flow,
         from_client=from_client,
@@ -123,11 +123,11 @@ def _describe(table: PacketTable, place_of: Int64s, flow: Int32s, side: Array, s
         base=base,
         fin_row=fin,
         first_row=first,
-        last_row=rows[:, _ROW_LAST],
-        syn_row=rows[:, _ROW_SYN],
-        answer_row=rows[:, _ROW_ANSWER],
-        third_row=rows[:, _ROW_THIRD],
-        reset_row=rows[:, _ROW_RST],
+        last_row=rows[_ROW_LAST],
+        syn_row=rows[_ROW_SYN],
+        answer_row=rows[_ROW_ANSWER],
+        third_row=rows[_ROW_THIRD],
+        reset_row=rows[_ROW_RST],
         interface=np.where(interface == _MIXED, -1, interface),
         place=place_of[table["interface"][first]] if first.size else np.zeros(0, np.int64),
     )

@@ -6,6 +6,7 @@ Sources: RFC 8684 sections 3.1 and 3.2, RFC 6824 sections 3.1 and 3.2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from analysis.connections.flows import Flows
 from analysis.connections.keys import Uint64s, tokens_and_dsns
 from analysis.connections.model import Array, Bools, Int64s
 from analysis.connections.offers import CAPABLE, JOIN, Offers
+from analysis.connections.orphans import link_orphans
+from analysis.packets.table import PacketTable
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Membership:
         """Number of connections."""
         return self.initial.size
 
-    @property
+    @cached_property
     def streams(self) -> Array:
         """Data stream of each flow direction: 2 * connection for what the connection's client sends, + 1 for its server."""
         opener = np.where(self.opened_by_client, 0, 1)
@@ -47,11 +50,12 @@ class Membership:
         return both.reshape(-1).astype(np.int32)
 
 
-def find_membership(flows: Flows, offers: Offers) -> Membership:
+def find_membership(table: PacketTable, flows: Flows, offers: Offers) -> Membership:
     """Group flows to connections.
 
     A join belongs to the last connection that began before it at its capture point with a key of that token. Joins to
-    connections whose keys are not in the capture are grouped by their tokens; they count as opened by the client.
+    connections whose keys are not in the capture are grouped by their tokens, and subflows of such connections by their data
+    sequence numbers; what tells no direction counts as opened by the client.
     """
     root = np.arange(flows.count)
     opened_by_client = np.ones(flows.count, np.bool_)
@@ -71,6 +75,9 @@ def find_membership(flows: Flows, offers: Offers) -> Membership:
     first = np.zeros(group.size, np.int64)
     first[group[::-1]] = strangers[::-1]
     root[strangers] = first[group]
+    orphan = (offers.state == JOIN) | ((offers.state == CAPABLE) & (offers.client_key == 0) & (offers.server_key == 0))
+    orphan[joins[found]] = False
+    link_orphans(table, flows, orphan, root, opened_by_client)
     connection, subflow, initial_of = _number(root)
     out = Membership(
         connection=connection.astype(np.int32),

@@ -152,11 +152,20 @@ def _runs_of(
     alone = np.bincount(streams[used], minlength=streams.size) == 1
     able = np.repeat(offers.state == CAPABLE, 2)
     fell = np.flatnonzero((unmapped > 0) & alone[streams] & able)
+    _bridge(runs, alone[streams] & able)
     ended = final[fell]
     runs.stop[ended[ended >= 0]] = LIMIT
     fallen = np.zeros(streams.size, np.int64)
     fallen[streams[fell]] = unmapped[fell]
     return _with_identity(runs, fell[ended < 0]), fallen
+
+
+def _bridge(runs: Runs, alone: Bools) -> None:
+    """On an only subflow bytes between two mappings of the same shift have this shift, too: a mapping was not captured, or
+    the sender had fallen back some time before it said so by an infinite mapping."""
+    same = (runs.direction[1:] == runs.direction[:-1]) & (runs.shift[1:] == runs.shift[:-1]) & alone[runs.direction[1:]]
+    before = np.flatnonzero(same)
+    runs.stop[before] = np.maximum(runs.stop[before], runs.start[before + 1])
 
 
 def _with_identity(runs: Runs, directions: Int64s) -> Runs:

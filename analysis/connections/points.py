@@ -23,18 +23,25 @@ def guess_points(table: PacketTable) -> list[int]:
     """Number of the capture point of each interface of a table.
 
     Packets are the same when their TCP numbers, flags, timestamps and lengths are; addresses and ports may have been
-    translated between the points. Interfaces that share no packets count as one point.
+    translated between the points. Interfaces that share no packets count as one point, and interfaces of one file do rather
+    than those of different files.
     """
-    interfaces = max(len(table.points), int(table["interface"].max(initial=-1)) + 1)
+    interfaces = max(len(table.points), int(table["interface"].astype(np.int64).max(initial=-1)) + 1)
     if interfaces < 2:
         return [0] * interfaces
     identity, stream, interface = _sample(table)
     apart = _apart(identity, stream, interface, interfaces)
-    out: list[int] = []
-    for number in range(interfaces):
-        taken = {out[other] for other in apart.get(number, ()) if other < number}
-        out.append(next(point for point in range(len(taken) + 1) if point not in taken))
-    return out
+    files = [table.points[number].file if number < len(table.points) else "" for number in range(interfaces)]
+    out: dict[int, int] = {}
+    of_file: dict[str, list[int]] = {}
+    # What shares no packet with another interface has no opinion: it goes last, with its file.
+    for number in sorted(range(interfaces), key=lambda interface: interface not in apart):
+        taken = {out[other] for other in apart.get(number, ()) if other in out}
+        known = of_file.setdefault(files[number], [])
+        usual = [point for point in known if point not in taken]
+        out[number] = usual[0] if usual else next(point for point in range(len(taken) + 1) if point not in taken)
+        known.append(out[number])
+    return [out[number] for number in range(interfaces)]
 
 
 def _mixed(*columns: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.connections.datanumbers import INVALID, VERIFIED, WRONG, DataNumbers
-from analysis.connections.delivery import acknowledged, grow, longest_gaps, out_of_order_depths
+from analysis.connections.delivery import Transfer, deliver, longest_gaps, out_of_order_depths
 from analysis.connections.flows import Flows
 from analysis.connections.membership import Membership
 from analysis.connections.model import LIMIT, UNMAPPED, Array, Bools, Int64s
@@ -45,14 +45,15 @@ class Core:
 
 
 def texts(codes: Any, names: Any) -> pd.Categorical:
-    """A column of text of which few values are distinct."""
-    return pd.Categorical.from_codes(np.asarray(codes), categories=pd.Index(names, dtype="str"))
+    """A column of text of which few values are distinct. `names`: these, or a type made of them."""
+    kind = names if isinstance(names, pd.CategoricalDtype) else pd.CategoricalDtype(pd.Index(names, dtype="str"))
+    return pd.Categorical.from_codes(np.asarray(codes), dtype=kind)
 
 
 def flows_table(core: Core) -> pd.DataFrame:
     """One row per flow."""
     flows, member, offers, payload = core.flows, core.member, core.offers, core.payload
-    time_ns, names = core.table["time_ns"], core.table.addresses.texts()
+    time_ns, names = core.table["time_ns"], pd.CategoricalDtype(pd.Index(core.table.addresses.texts(), dtype="str"))
     established = np.where(flows.third_row >= 0, time_ns[flows.third_row], -1) if flows.count else np.zeros(0, np.int64)
     whole = (established >= 0) & (flows.syn_row >= 0)
     handshake_ms = np.where(whole, (established - time_ns[flows.syn_row]) / 1e6, np.nan) if flows.count else np.zeros(0)
@@ -105,25 +106,22 @@ def _ends(flows: Flows) -> Array:
     return np.select([closed, rst >= 0, (fin >= 0).any(axis=1)], [1, 2, 1], 0).astype(np.int8)
 
 
-def connections_table(core: Core, flows: pd.DataFrame) -> pd.DataFrame:
-    """One row per connection; `flows` is the table of flows."""
-    member, offers, payload, count = core.member, core.offers, core.payload, core.member.count
+def connections_table(core: Core, flows: pd.DataFrame, fallback: Any, acks: pd.DataFrame) -> pd.DataFrame:
+    """One row per connection; `flows`, `acks`: tables, `fallback`: reason per connection, "" without."""
+    member, offers, count = core.member, core.offers, core.member.count
     owner, initial = member.connection, member.initial
-    first_ns, last_ns = np.full(count, np.iinfo(np.int64).max), np.full(count, -1, np.int64)
-    np.minimum.at(first_ns, owner, flows["first_ns"].to_numpy())
+    last_ns = np.full(count, -1, np.int64)
     np.maximum.at(last_ns, owner, flows["last_ns"].to_numpy())
-    fallback = _fallbacks(core, first_ns)
-    transport = core.mptcp & (fallback == "")
     tokens, keys = member.tokens, member.keys
     dsns = np.where(np.repeat(core.mptcp, 2), core.numbers.first_dsn, np.uint64(0)).reshape(-1, 2)
     fin = (core.numbers.fin >= 0).reshape(-1, 2)
     columns: dict[str, Any] = {
-        "transport": texts(transport.astype(np.int8), _TRANSPORTS),
+        "transport": texts((core.mptcp & (fallback == "")).astype(np.int8), _TRANSPORTS),
         "version": offers.version[initial].astype(np.int8),
     }
     columns |= {name: flows[name].array[initial] for name in ("client", "client_port", "server", "server_port")}
     columns |= {
-        "first_ns": first_ns,
+        "first_ns": first_times(core),
         "last_ns": last_ns,
         "subflows": totals(owner, count),
         "point": core.flows.place[initial],
@@ -140,57 +138,72 @@ def connections_table(core: Core, flows: pd.DataFrame) -> pd.DataFrame:
         "data_fin_up": fin[:, 0],
         "data_fin_down": fin[:, 1],
     }
-    size = core.streams
-    sent = totals(payload.stream, size, payload.flow_end - payload.flow_begin)
-    data = totals(payload.stream, size, payload.new_bytes)
-    lost = payload.kind == UNMAPPED
-    unmapped = totals(payload.stream[lost], size, (payload.flow_end - payload.flow_begin)[lost])
-    reinjected = totals(payload.stream, size, payload.reinjected) if payload.reinjected.size else np.zeros(size, np.int64)
-    delivered, gap_ms = _deliveries(core)
-    measures = {
-        "bytes": data,
-        "delivered": delivered,
-        "payload": sent,
-        "duplicate": sent - data - unmapped,
-        "unmapped": unmapped,
-        "reinjected": reinjected,
-        "depth": out_of_order_depths(payload.stream, payload.new_bytes, payload.reached, size),
-    }
+    measures = _stream_measures(core, acks)
+    gap_ms = measures.pop("gap_ms")
     for name, values in measures.items():
         columns[f"{name}_up"], columns[f"{name}_down"] = values[0::2], values[1::2]
     columns["gap_up_ms"], columns["gap_down_ms"] = gap_ms[0::2], gap_ms[1::2]
     return pd.DataFrame(columns, index=pd.RangeIndex(count, name="connection"), copy=False)
 
 
-def _deliveries(core: Core) -> tuple[Int64s, Any]:
-    """Per data stream: bytes delivered in order, and the longest time without new ones in ms, NaN when unknown. Where the
-    receiver is not in the capture all that was sent counts as delivered."""
-    payload, positions = core.payload, core.positions
-    streams = core.member.streams
-    answered = np.full(core.streams, -1, np.int64)
-    np.maximum.at(answered, streams, positions.top_ack)
-    acked = np.zeros(core.streams, np.int64)
-    rows = np.flatnonzero(core.numbers.acked > 0)
-    np.maximum.at(acked, streams[positions.direction[rows] ^ 1], core.numbers.acked[rows])
-    on_subflow = payload.flow_begin < positions.top_ack[payload.direction]
-    taken = acknowledged(payload.stream, payload.begin, payload.end, on_subflow, acked)
-    taken |= (answered < 0)[payload.stream] & (payload.begin >= 0)
-    growth = grow(
-        core.table["time_ns"][payload.row],
-        payload.direction,
-        payload.flow_end,
-        payload.flow_reached,
-        payload.stream,
-        payload.begin,
-        payload.end,
-        taken,
-        core.streams,
+def _stream_measures(core: Core, acks: pd.DataFrame) -> dict[str, Any]:
+    """What is counted per data stream. Where the receiver is not in the capture all that was sent counts as delivered."""
+    payload, size = core.payload, core.streams
+    sent = totals(payload.stream, size, payload.flow_end - payload.flow_begin)
+    data = totals(payload.stream, size, payload.new_bytes)
+    lost = payload.kind == UNMAPPED
+    unmapped = totals(payload.stream[lost], size, (payload.flow_end - payload.flow_begin)[lost])
+    reinjected = totals(payload.stream, size, payload.reinjected) if payload.reinjected.size else np.zeros(size, np.int64)
+    transfer = _transfer(core, acks)
+    growth, missed = deliver(transfer, np.bincount(transfer.ack_stream, minlength=size) == 0)
+    delivered, gap_ns = longest_gaps(growth, size)
+    np.minimum.at(delivered, missed.stream, missed.begin)
+    return {
+        "bytes": data,
+        "delivered": delivered,
+        "payload": sent,
+        "duplicate": sent - data - unmapped,
+        "unmapped": unmapped,
+        "missed": totals(missed.stream, size, missed.end - missed.begin),
+        "reinjected": reinjected,
+        "depth": out_of_order_depths(transfer, payload.reached, missed),
+        "gap_ms": np.where(gap_ns >= 0, gap_ns / 1e6, np.nan),
+    }
+
+
+def _transfer(core: Core, acks: pd.DataFrame) -> Transfer:
+    """All data streams at once."""
+    payload = core.payload
+    ack_direction = core.positions.direction[acks["row"].to_numpy()] ^ 1
+    return Transfer(
+        time_ns=core.table["time_ns"][payload.row],
+        direction=payload.direction,
+        stream=payload.stream,
+        flow_begin=payload.flow_begin,
+        flow_end=payload.flow_end,
+        begin=payload.begin,
+        end=payload.end,
+        flow_new=payload.flow_new,
+        new_bytes=payload.new_bytes,
+        flow_reached=payload.flow_reached,
+        ack_time_ns=acks["time_ns"].to_numpy(),
+        ack_direction=ack_direction,
+        ack_stream=core.member.streams[ack_direction],
+        flow_ack=acks["flow_ack"].to_numpy(),
+        data_ack=acks["data_ack"].to_numpy(),
+        directions=2 * core.flows.count,
+        streams=core.streams,
     )
-    delivered, gap_ns = longest_gaps(growth, core.streams)
-    return delivered, np.where(gap_ns >= 0, gap_ns / 1e6, np.nan)
 
 
-def _fallbacks(core: Core, first_ns: Int64s) -> Any:
+def first_times(core: Core) -> Int64s:
+    """Time of the first packet of each connection."""
+    first_ns = np.full(core.member.count, np.iinfo(np.int64).max)
+    np.minimum.at(first_ns, core.member.connection, core.table["time_ns"][core.flows.first_row])
+    return first_ns
+
+
+def fallbacks(core: Core) -> Any:
     """Per connection why it is no MPTCP, "" when it is or never was to be."""
     member, table = core.member, core.table
     out = np.full(member.count, "", object)
@@ -202,12 +215,13 @@ def _fallbacks(core: Core, first_ns: Int64s) -> Any:
         out[number] = f"{missing[number]} bytes without a mapping"
     flags = table["dss_flags"]
     rows = np.flatnonzero((flags & (DSS_MAP | DSS_DATA_FIN) == DSS_MAP) & (table["map_bytes"] == 0))
-    rows = rows[core.flows.flow[rows] >= 0]
-    owner = member.connection[core.flows.flow[rows]]
-    for row, number in zip(rows[::-1].tolist(), owner[::-1].tolist(), strict=True):
-        if core.mptcp[number]:
-            after_s = (int(table["time_ns"][row]) - int(first_ns[number])) / 1e9
-            out[number] = f"infinite mapping {after_s:.3f} s after the first packet"
+    rows = rows[core.flows.flow[rows] >= 0][::-1]
+    first = np.full(member.count, -1, np.int64)
+    first[member.connection[core.flows.flow[rows]]] = rows
+    first_ns = first_times(core)
+    for number in np.flatnonzero((first >= 0) & core.mptcp).tolist():
+        after_s = (int(table["time_ns"][first[number]]) - int(first_ns[number])) / 1e9
+        out[number] = f"infinite mapping {after_s:.3f} s after the first packet"
     return out
 
 
