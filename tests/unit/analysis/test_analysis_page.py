@@ -119,7 +119,7 @@ legend("10.0.1.2"); out.blueAgain = ink(0, 114, 178);
 out.wheelUnfocused = turn(-300); out.afterUnfocused = plot.view();
 over.focus(); out.wheelFocused = turn(-300); out.wheel = plot.view();
 over.dispatchEvent(new MouseEvent("dblclick", {bubbles: true})); out.reset = plot.view();
-const b = plot.box();
+const b = out.box = plot.box();
 point("pointerdown", b.left + b.width / 4, b.top + 20); point("pointermove", b.left + b.width / 2, b.top + b.height - 20);
 point("pointerup", b.left + b.width / 2, b.top + b.height - 20); out.drag = plot.view();
 press("show everything");
@@ -201,8 +201,9 @@ def test_drag_zooms_into_the_rectangle(driven):
     assert width_s(driven["drag"]) == pytest.approx(width_s(driven["all"]) / 4, rel=1e-6)
     quarter = driven["all"]["x0"] + width_s(driven["all"]) / 4
     assert driven["drag"]["x0"] == pytest.approx(quarter, rel=1e-6)
-    assert driven["drag"]["y0"] > driven["all"]["y0"]
-    assert driven["drag"]["y1"] < driven["all"]["y1"]
+    edge_bytes = (driven["all"]["y1"] - driven["all"]["y0"]) * 20 / driven["box"]["height"]  # from 20 px to 20 px
+    assert driven["drag"]["y0"] == pytest.approx(driven["all"]["y0"] + edge_bytes, rel=1e-6)
+    assert driven["drag"]["y1"] == pytest.approx(driven["all"]["y1"] - edge_bytes, rel=1e-6)
 
 
 def test_flat_drag_zooms_time_and_fits_the_height(driven):
