@@ -6,11 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from analysis import gaps
-from analysis.gaps import Gap, gaps_agree, jitter_ms
+from analysis import measures
+from analysis.measures import Gap, gaps_agree, jitter_ms
 
-longest_gap, phase_rates = (partial(f, recovery_s=30.0) for f in (gaps.longest_gap, gaps.phase_rates))
+longest_gap, phase_rates = (partial(f, recovery_s=30.0) for f in (measures.longest_gap, measures.phase_rates))
+MILLISECONDS = st.integers(0, 20_000)
 
 
 def arrivals(*spans, step=0.01):
@@ -61,6 +64,31 @@ def test_without_events_the_first_second_is_left_out():
 
 def test_nothing_at_all():
     assert longest_gap(np.zeros(0), [5.0], False, 9.0) == Gap(None, None, None)
+
+
+@given(
+    st.lists(MILLISECONDS, min_size=1, unique=True), st.lists(MILLISECONDS, max_size=3), st.booleans(), st.integers(0, 10**6)
+)
+def test_shifting_all_times_changes_nothing_but_the_start(arrivals_ms, events_ms, complete, shift_ms):
+    times, events = np.sort(np.array(arrivals_ms)) / 1e3, [e / 1e3 for e in sorted(events_ms)]
+    shift_s = shift_ms / 1e3
+    gap = longest_gap(times, events, complete, 25.0)
+    moved = longest_gap(times + shift_s, [e + shift_s for e in events], complete, 25.0 + shift_s)
+    assert (moved.gap_ms, moved.at_least_ms) == pytest.approx((gap.gap_ms, gap.at_least_ms), abs=1e-3)
+    rates = phase_rates(times, np.arange(times.size), events, complete, 25.0)
+    again = phase_rates(times + shift_s, np.arange(times.size), [e + shift_s for e in events], complete, 25.0 + shift_s)
+    assert [rates[n] is None for n in rates] == [again[n] is None for n in rates]
+
+
+@given(st.lists(MILLISECONDS, min_size=1, unique=True), st.lists(MILLISECONDS, min_size=1, max_size=3))
+def test_more_data_never_makes_a_longer_gap(arrivals_ms, events_ms):
+    times, events = np.sort(np.array(arrivals_ms)) / 1e3, [e / 1e3 for e in sorted(events_ms)]
+    before = longest_gap(times, events, True, 25.0)
+    between = np.sort(np.append(times, (times[0] + times[-1]) / 2))
+    after = longest_gap(between, events, True, 25.0)
+    if before.gap_ms is not None:
+        assert after.gap_ms is not None
+        assert after.gap_ms <= before.gap_ms + 1e-6
 
 
 @pytest.mark.parametrize(
