@@ -130,7 +130,7 @@ def pcapng(
         if noise and index % 7 == 0:
             out.append(block(4, struct.pack(end + "HH", 0, 0), end))  # name resolution
             out.append(block(0x80000F00, b"a local block, whatever it holds", end))
-        ticks = (r.time_ns - offset_s * 10**9) * rate // 10**9
+        ticks = (r.time_ns - offset_s * 10**9) * rate // 10**9 % 2**64
         stamps = struct.pack(end + "IIII", ticks >> 32, ticks & 0xFFFFFFFF, len(r.frame), r.wire)
         padded = r.frame + bytes(-len(r.frame) % 4)
         if packet == 6:
