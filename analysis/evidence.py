@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from analysis.captures import Capture, CaptureError, read_capture
-from analysis.flows import Endpoint
-from analysis.gaps import Floats, Gap, gaps_agree, longest_gap, tolerance_ms
+from analysis.connections import Reconstruction, reconstruct
+from analysis.measures.gap import Floats, Gap, gaps_agree, longest_gap, tolerance_ms
+from analysis.packets import AddressBook, Capture, CaptureError, PacketTable, merge, read_capture
 from analysis.rundir import Json, Run
-from analysis.streams import Stream
+from analysis.streams import Endpoint, Stream
 
 RELAY_LATE_LIMIT_US = 1000.0
 RELAY_LATE_SHARE = 0.25
@@ -51,16 +50,21 @@ class Evidence:
     events_s: list[float]
     ended_s: float
     notes: list[str] = field(default_factory=list)
+    _known: dict[str, tuple[Reconstruction, list[str]]] = field(default_factory=dict, repr=False)
 
-    def packets(self, node: str) -> pd.DataFrame:
-        """All packets captured on a node, in order of time, with their interface as `device`."""
-        frames = [tap.frame.assign(device=device) for owner, device, tap in self.taps if owner == node]
-        if not frames:
-            return pd.DataFrame()
-        for name in ("src", "dst"):
-            for frame in frames:
-                frame[name] = frame[name].astype(str)
-        return pd.concat(frames).sort_values("time_ns", kind="stable", ignore_index=True)
+    def packets(self, node: str) -> tuple[PacketTable, list[str]]:
+        """All packets captured on a node, in order of time, and the interface of the node for each capture point."""
+        chosen = [(device, tap) for owner, device, tap in self.taps if owner == node]
+        if not chosen:
+            return PacketTable.empty(), []
+        return merge([tap for _, tap in chosen]), [device for device, tap in chosen for _ in tap.interfaces]
+
+    def reconstruction(self, node: str) -> tuple[Reconstruction, list[str]]:
+        """The connections in the captures of a node, and its interface for each capture point."""
+        if node not in self._known:
+            table, devices = self.packets(node)
+            self._known[node] = reconstruct(table, [0] * len(devices) or None), devices
+        return self._known[node]
 
     def seconds(self, time_ns: Any) -> Floats:
         """Capture clock -> seconds since the scenario's time 0."""
@@ -75,10 +79,11 @@ def gather(run: Run) -> Evidence:
     """Read the captures and note everything that makes the record unsound."""
     problems: list[str] = []
     taps, notes, lossy = [], [], []
+    book = AddressBook()
     for entry in run.captures:
         note: Json = {"file": entry.file, "node": entry.node, "interface": entry.interface}
         try:
-            tap = read_capture(run.path / entry.file)
+            tap = read_capture(run.path / entry.file, book)
         except CaptureError as error:
             problems.append(str(error).replace(f"{run.path}{os.sep}", ""))
             notes.append(note | {"packets": 0, "dropped": None, "damage": "unreadable", "complete": False})
@@ -232,7 +237,7 @@ def compare_records(
 def _cut_short(evidence: Evidence, application: Record | None) -> str:
     """A hint when captures were ended before everything that the kernel had buffered was written."""
     node, _ = sides(evidence.run)
-    ends = [tap.frame["time_ns"].iloc[-1] for owner, _, tap in evidence.taps if owner == node and len(tap.frame)]
+    ends = [tap.table["time_ns"].max() for owner, _, tap in evidence.taps if owner == node and tap.packets]
     if application is None or not ends or not application.times_s.size:
         return ""
     early_s = float(application.times_s[-1]) - float(evidence.seconds(max(ends)))

@@ -27,7 +27,9 @@ from analysis.evidence import (
     shown_ms,
     sides,
 )
-from analysis.gaps import Floats, Gap, jitter_ms, longest_gap, phase_rates
+from analysis.measures.datagrams import jitter_ms
+from analysis.measures.gap import Floats, Gap, longest_gap
+from analysis.measures.goodput import phase_rates
 from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_workload
 from analysis.series import Series, build_series, read_series, write_series
 from analysis.streams import Stream, datagram_arrivals, trace_stream
@@ -122,12 +124,10 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
 
 def _trace(evidence: Evidence, node: str, summary: Json | None, towards: bool) -> Stream | None:
     """The workload's stream in the captures of a node; `summary` is what the application on that node wrote."""
-    packets = evidence.packets(node)
-    if packets.empty:
-        return None
+    rec, devices = evidence.reconstruction(node)
     summary = summary or {}
     ends = endpoint(summary.get("local")), endpoint(summary.get("peer"))
-    return trace_stream(packets, *ends, evidence.run.addresses(node), towards)
+    return trace_stream(rec, devices, *ends, evidence.run.addresses(node), towards)
 
 
 def _gap_fields(gap: Gap) -> Json:
@@ -279,9 +279,8 @@ def _samples(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _datagrams(evidence: Evidence, node: str) -> pd.DataFrame:
     """The workload's datagrams towards the receiver, in the captures of a node."""
-    packets = evidence.packets(node)
-    addresses = evidence.run.addresses(sides(evidence.run)[0])
-    return packets if packets.empty else datagram_arrivals(packets, addresses)
+    table, devices = evidence.packets(node)
+    return datagram_arrivals(table, devices, evidence.run.addresses(sides(evidence.run)[0]))
 
 
 def _from_datagrams(evidence: Evidence, arrivals: pd.DataFrame, complete: bool) -> Record | None:

@@ -27,7 +27,7 @@ from analysis.figures import (
     save,
     side_by_side_figure,
 )
-from analysis.gaps import GAP_TOLERANCE_MS, GAP_TOLERANCE_SHARE, LEAD_S
+from analysis.measures.gap import GAP_TOLERANCE_MS, GAP_TOLERANCE_SHARE, LEAD_S
 from analysis.metrics import write_atomically
 from analysis.references import Reference, load_references
 from analysis.results import WORDS, Result, Row, gap_spread, number_text, workloads_of

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.gaps import Floats, Gap
+from analysis.measures.gap import Floats, Gap
 from analysis.rundir import Run
 
 BIN_S = 0.1

@@ -104,7 +104,7 @@ def _packets(rec: Reconstruction) -> Summary:
 
 
 def _connection(rec: Reconstruction, number: int, start_ns: int) -> Summary:
-    row = rec.connections.loc[number]
+    row: Any = rec.connections.loc[number]
     flows = rec.flows[rec.flows["connection"] == number]
     duration_s = (int(row["last_ns"]) - int(row["first_ns"])) / 1e9
     found = rec.findings[rec.findings["connection"] == number]
@@ -118,7 +118,7 @@ def _connection(rec: Reconstruction, number: int, start_ns: int) -> Summary:
         "goodput_up_mbit": _mbit(int(row["delivered_up"]), duration_s),
         "goodput_down_mbit": _mbit(int(row["delivered_down"]), duration_s),
         "signals": {str(kind): int(n) for kind, n in signals["kind"].value_counts(sort=False).items()},
-        "subflows": [_subflow(int(index), flow, start_ns) for index, flow in flows.iterrows()],
+        "subflows": [_subflow(index, flow, start_ns) for index, flow in flows.iterrows()],
         "findings": len(found),
     }
     for name in ("client_port", "server_port", "first_ns", "last_ns"):
@@ -126,9 +126,9 @@ def _connection(rec: Reconstruction, number: int, start_ns: int) -> Summary:
     return out
 
 
-def _subflow(index: int, flow: pd.Series[Any], start_ns: int) -> Summary:
+def _subflow(index: Any, flow: Any, start_ns: int) -> Summary:
     duration_s = (int(flow["last_ns"]) - int(flow["first_ns"])) / 1e9
-    out = {"flow": index, **_plain(flow)}
+    out = {"flow": int(index), **_plain(flow)}
     out |= {
         "client": [str(flow["client"]), int(flow["client_port"])],
         "server": [str(flow["server"]), int(flow["server_port"])],

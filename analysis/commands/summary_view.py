@@ -19,6 +19,9 @@ _KEYS = {
 _JOINS = {"verified": "HMAC verified", "wrong": "[red]HMAC wrong[/]", "no keys": "no keys to verify"}
 _RARE = ("ADD_", "REMOVE", "MP_PRIO", "MP_FAIL", "MP_FAST", "MP_TCPRST")
 _TEXT_COLUMNS = ("", "from", "to", "notes", "file", "interfaces")
+_PROTOCOLS = {
+    "tcp": "TCP", "udp": "UDP", "icmp": "ICMP", "icmpv6": "ICMPv6", "mobility_header": "mobility headers", "other": "other",
+}  # fmt: skip
 _FINDINGS_SHOWN = 15
 
 
@@ -50,7 +53,9 @@ def bytes_text(value: float | None) -> str:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold", no_wrap=column in ("from", "to")
+        )
     return table
 
 
@@ -70,8 +75,7 @@ def _files(summary: Summary, console: Console) -> None:
             table.add_row(f"[red]damaged: {escape(file['damage'])}[/]")
     console.print(table)
     packets = summary["packets"]
-    parts = [f"{packets[name]:,} {word}" for name, word in (("tcp", "TCP"), ("udp", "UDP"), ("icmp", "ICMP"), ("icmpv6", "ICMPv6"),
-             ("mobility_header", "mobility headers"), ("other", "other")) if packets[name]]  # fmt: skip
+    parts = [f"{packets[name]:,} {word}" for name, word in _PROTOCOLS.items() if packets[name]]
     parts += [f"{count:,} in {name} tunnels" if name != "route-optimised" else f"{count:,} route-optimised"
               for name, count in packets["tunnels"].items()]  # fmt: skip
     console.print(f"{', '.join(parts) or 'no packets'}; {packets['mptcp']:,} with MPTCP options")
@@ -132,19 +136,27 @@ def _amounts(c: Summary) -> str:
 
 
 def _subflows(c: Summary, console: Console) -> None:
-    table = _table("", "", "from", "to", "s", "data down", "data up", "again", "notes")
+    """One line per subflow; where it goes to only when that is not the same everywhere."""
+    several = len({flow["server"][0] for flow in c["subflows"]}) > 1
+    table = _table("", "", "from", *(["to"] if several else []), "s", "data down", "data up", "again", "notes")
     for flow in c["subflows"]:
-        notes = [] if flow["subflow"] == 0 else [_JOINS.get(flow["join"], flow["join"])]
-        notes += ["backup"] if flow["backup"] else []
-        notes += ["opened by the server"] if not flow["opened_by_client"] else []
-        notes += ["[yellow]never established[/]"] if not flow["established"] else []
-        notes += {"reset": ["[yellow]reset[/]"], "open": ["not closed"]}.get(flow["end"], [])
-        again = flow["repeated_down"] + flow["repeated_up"]
+        again = flow["repeated_down"] + flow["repeated_up"] + flow["reinjected_down"] + flow["reinjected_up"]
         table.add_row(
-            str(flow["subflow"]), escape(_end(flow["client"])), escape(_end(flow["server"])), f"{flow['start_s']:.3f}",
-            bytes_text(flow["data_down"]), bytes_text(flow["data_up"]), bytes_text(again) if again else "", ", ".join(n for n in notes if n),
+            str(flow["subflow"]), escape(flow["client"][0]), *([escape(flow["server"][0])] if several else []),
+            f"{flow['start_s']:.3f}", bytes_text(flow["data_down"]), bytes_text(flow["data_up"]),
+            bytes_text(again) if again else "", ", ".join(_notes(flow)),
         )  # fmt: skip
     console.print(table)
+
+
+def _notes(flow: Summary) -> list[str]:
+    """What is special about a subflow."""
+    notes = [] if flow["subflow"] == 0 else [_JOINS.get(flow["join"], flow["join"])]
+    notes += ["backup"] if flow["backup"] else []
+    notes += ["opened by the server"] if not flow["opened_by_client"] else []
+    notes += ["[yellow]never established[/]"] if not flow["established"] else []
+    notes += {"reset": ["[yellow]reset[/]"], "open": ["not closed"]}.get(flow["end"], [])
+    return [note for note in notes if note]
 
 
 def _mobile_ip(found: Summary, console: Console) -> None:

@@ -80,7 +80,7 @@ def find_early_acks(facts: Facts) -> Iterator[Finding]:
         if offset > accounts[group, HIGH] + 1:
             continue  # told as uncaptured
         text = (
-            f"{amount(int(accounts[group, EARLY_COUNT]), 'acknowledgments')} of the {_receiver(group)} come before their data, "
+            f"{amount(int(accounts[group, EARLY_COUNT]), 'acknowledgments')} of the {_receiver(group)} came before their data, "
             f"by up to {amount(int(accounts[group, EARLY_BYTES]))}: captured out of order, or the capture lost packets."
         )
         yield facts.finding(flow, row, "ack-before-data", text, NOTE)
@@ -133,7 +133,7 @@ def find_duplicates(facts: Facts) -> Iterator[Finding]:
     for group in np.flatnonzero(duplicate > 0).tolist():
         total, moved = int(duplicate[group]), int(again[group])
         same = min(int(repeated[group]), total)
-        parts = [f"{same:,} retransmitted by TCP"] * (same > 0) + [f"{moved:,} reinjected on another subflow"] * (moved > 0)
+        parts = [f"{same:,} retransmitted by TCP"] * (same > 0) + [f"{moved:,} reinjected by MPTCP"] * (moved > 0)
         rest = total - same - moved
         parts += [f"{rest:,} sent anew on the same subflow"] * (rest > 0)
         share = 100 * total / max(int(payload[group]), 1)
@@ -161,8 +161,8 @@ def find_malformed(facts: Facts) -> Iterator[Finding]:
     """TCP options that are malformed or that the snap length cut off, per connection."""
     problems = facts.table["problems"]
     for bit, kind, what in (
-        (OPTIONS_MALFORMED, "options-malformed", "have malformed TCP options; what stands behind the damage was not read"),
-        (OPTIONS_CUT, "options-cut", "were captured with TCP options cut off: raise the snap length"),
+        (OPTIONS_MALFORMED, "options-malformed", "with malformed TCP options; what stands behind the damage was not read"),
+        (OPTIONS_CUT, "options-cut", "with TCP options cut off by the snap length: raise it"),
     ):
         rows = np.flatnonzero((problems & bit > 0) & (facts.flow >= 0))
         if not rows.size:

@@ -17,7 +17,8 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
 FIRST, RETRANSMISSION, REINJECTION, UNMAPPED = range(4)
-"""Values of `segments.kind`. REINJECTION: the data went over another subflow before, and not over this one."""
+"""Values of `segments.kind`. RETRANSMISSION: the same bytes of the subflow again, by TCP. REINJECTION: data that was sent
+before, in new bytes of a subflow: mostly of another one, but Linux also repeats data on the subflow that carried it."""
 KIND_NAMES = ("first", "retransmission", "reinjection", "unmapped")
 
 LIMIT = 1 << 44

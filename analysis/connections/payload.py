@@ -36,7 +36,7 @@ class Payload:
     stream, both -1 for bytes without a mapping and for bytes before the first one seen. `flow_begin`, `flow_end`: positions
     in the subflow's stream, `flow_reached`: how far this is then complete. `new_bytes`: bytes nobody carried before,
     `reached`: how far the data stream is then complete. `late`: the segment filled a hole in its subflow. `reinjected`:
-    bytes that went over another subflow before and not over this one.
+    new bytes of the subflow with data that was sent before.
     """
 
     row: Int32s
@@ -188,12 +188,8 @@ def _judge(out: Payload, data: Int64s, streams: Array, mptcp: Bools) -> None:
     if mapped.any():
         number = np.where(mapped & ~lost, out.stream, np.int32(-1))
         at_data = cover(number, out.begin, out.end, streams.size)
-        shared = _shared(out, streams)
-        own = at_data.new_bytes
-        if shared.any():
-            direction = np.where(shared[out.stream] & (number >= 0), out.direction, np.int32(-1))
-            own = np.where(direction >= 0, cover(direction, out.begin, out.end, streams.size).new_bytes, own)
-        out.reinjected = np.where(mapped, own - at_data.new_bytes, 0)
+        # New bytes of the subflow that are not new to the data stream. (The other way round only a middlebox does it.)
+        out.reinjected = np.where(number >= 0, np.maximum(out.flow_new - at_data.new_bytes, 0), 0)
         out.new_bytes = np.where(mapped, at_data.new_bytes, out.new_bytes)
         out.reached = np.where(mapped, at_data.reached, out.reached)
         out.kind = np.where(out.new_bytes > 0, np.uint8(FIRST), np.uint8(RETRANSMISSION))
@@ -201,14 +197,6 @@ def _judge(out: Payload, data: Int64s, streams: Array, mptcp: Bools) -> None:
     out.kind[lost] = UNMAPPED
     nowhere = lost | early
     out.begin[nowhere], out.end[nowhere] = -1, -1
-
-
-def _shared(out: Payload, streams: Array) -> Bools:
-    """Data streams to which several subflows contribute."""
-    used = np.zeros(streams.size, np.bool_)
-    used[out.direction] = True
-    shared: Bools = np.bincount(streams[used], minlength=streams.size) > 1
-    return shared
 
 
 def totals(index: Any, size: int, weights: Any = None) -> Int64s:

@@ -3,7 +3,7 @@
 Every read is preceded by a check against the captured bytes; a packet that lies about its lengths gets a bit in `problems`.
 
 Sources: RFC 791, RFC 8200 (IPv6 and its extension headers), RFC 2003 (IP-in-IP), RFC 2473 (IPv6 tunnels), RFC 2004 (minimal
-encapsulation), RFC 2784 and 2890 (GRE), RFC 3519 section 3.1 (UDP tunnel of Mobile IP), RFC 6275 sections 6.3 and 6.4
+encapsulation), RFC 2784 and 2890 (GRE), RFC 3519 section 3.3 (UDP tunnel of Mobile IP), RFC 6275 sections 6.3 and 6.4
 (home address option, type 2 routing header), RFC 5533 (Shim6), RFC 9293 section 3.1, RFC 2018 (SACK), RFC 7323, RFC 8684 and
 RFC 6824 section 3 (MPTCP). Link types: the list of the tcpdump group.
 """

@@ -10,8 +10,8 @@ import synthetic as syn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.commands.report import exit_code
 from analysis.claims import evaluate_claims
+from analysis.commands.report import exit_code
 from analysis.references import load_references
 from analysis.results import Result, Spread, build_matrix, number_text, seconds_text
 from analysis.rundir import InputError, load_campaign

@@ -91,7 +91,9 @@ def test_fallback_is_not_judged_as_mptcp(tmp_path):
         scene.data(flow, 0.2 + index / 100, 1000, 1000 * index, bare=True)
     m = run_metrics(tmp_path, scene)
     assert not m["judged"]
-    assert "transport on the wire is tcp, declared is mptcp (MP_CAPABLE was not accepted)" in m["why_not"]
+    assert (
+        "transport on the wire is tcp, declared is mptcp (fell back to TCP: the SYN/ACK carried no MP_CAPABLE)" in m["why_not"]
+    )
 
 
 def test_dropped_packets(tmp_path):
