@@ -118,14 +118,13 @@ def deliver(transfer: Transfer, everything: Bools) -> Delivered:
     np.maximum.at(on_data, t.ack_stream, t.data_ack)
     taken = acknowledged(t.stream, t.begin, t.end, t.flow_begin < on_flow[t.direction], on_data)
     taken |= everything[t.stream] & (t.begin >= 0)
-    ready = t.flow_reached
     lost = find_missed(Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end), t.flow_new, on_flow, _flow_answers(t))
-    if lost.time_ns.size:
-        ready = _reached_with(t, lost)
     mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
     gone = find_missed(Spans(t.time_ns, mapped, t.begin, t.end), t.new_bytes, on_data, _data_answers(t))
-    placed = t.stream, t.begin, t.end
-    return Delivered(grow(t.time_ns, t.direction, t.flow_end, ready, *placed, taken, t.streams, gone), gone)
+    if lost.time_ns.size:
+        return Delivered(grow(*_with_lost(t, taken, lost), t.streams, gone), gone)
+    levels = t.direction, t.flow_end, t.flow_reached, t.stream, t.begin, t.end
+    return Delivered(grow(t.time_ns, *levels, taken, t.streams, gone), gone)
 
 
 def _flow_answers(t: Transfer) -> Any:
@@ -157,14 +156,17 @@ def _in_order(spans: Spans) -> Spans:
     return spans
 
 
-def _reached_with(t: Transfer, lost: Spans) -> Int64s:
-    """How far the subflows are complete at each segment when the missed bytes count from their acknowledgment on."""
-    seen = Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end)
-    merged = _together(lost, seen)
-    order = np.argsort(merged.time_ns, kind="stable")
-    reached = np.empty(order.size, np.int64)
-    reached[order] = cover(merged.stream[order], merged.begin[order], merged.end[order], t.directions).reached
-    return reached[lost.time_ns.size :]
+def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> tuple[Any, ...]:
+    """The arguments of `grow` with the bytes that subflows lost added: they only help what comes behind them."""
+    order = np.argsort(np.concatenate((lost.time_ns, t.time_ns)), kind="stable")
+
+    def merged(of_lost: Any, column: Any) -> Any:
+        return np.concatenate((np.broadcast_to(of_lost, lost.time_ns.shape), column))[order]
+
+    direction, end = merged(lost.stream, t.direction), merged(lost.end, t.flow_end)
+    reached = cover(direction, merged(lost.begin, t.flow_begin), end, t.directions).reached
+    places = merged(0, t.stream), merged(-1, t.begin), merged(-1, t.end)
+    return merged(lost.time_ns, t.time_ns), direction, end, reached, *places, merged(False, taken)
 
 
 def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:
