@@ -1,4 +1,4 @@
-"""What a reconstruction consists of. The columns of its tables are described in `analysis.connections`."""
+"""What a reconstruction consists of. The columns of its tables are described in `analysis.connections.columns`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from connection_table import CLIENT_KEY, SERVER_KEY, Line, Packets, capable, data_ack, dsn, initial, join, joined, mapping
 
-from analysis.connections import REINJECTION, UNMAPPED, delivery, reconstruct, reconstruct_core
+from analysis.connections import REINJECTION, UNMAPPED, columns, delivery, reconstruct, reconstruct_core
+from analysis.connections.columns import names
 from analysis.connections.keys import token_of
 from analysis.connections.mapping import INVALID
 from analysis.packets import PacketTable, merge, read_captures
@@ -460,6 +461,14 @@ def test_tables_of_almost_nothing(count):
     core = reconstruct(hostile_table(5, count=3000).take(np.arange(count)))
     assert len(core.flow) == count
     assert list(core.segments.columns) == list(reconstruct_core(PacketTable.empty()).segments.columns)
+
+
+def test_columns_are_those_described():
+    packets = Packets()
+    down(initial(packets), 50, 0, 1000, 0)
+    core = reconstruct_core(packets.table())
+    for table in ("flows", "connections", "segments", "acks"):
+        assert sorted(getattr(core, table).columns) == sorted(names(getattr(columns, table.upper())))
 
 
 def test_capable_twice_is_not_an_answer():
