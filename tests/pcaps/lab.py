@@ -209,7 +209,8 @@ class Recording:
         self.lab, self.node, self.interfaces, self.out = lab, node, interfaces, out
         self.dropped: int | None = None
         # Before the first -i these hold for every interface.
-        words = ["-f", kept, *(["-s", str(snaplen)] if snaplen else [])]
+        # By default dumpcap queues no more than 1000 packets between its threads and loses the others.
+        words = ["-B", "64", "-N", "1000000", "-C", "500000000", "-f", kept, *(["-s", str(snaplen)] if snaplen else [])]
         words += [word for name in interfaces for word in ("-i", name)]
         with inside(lab.nodes[node]):
             self.process = subprocess.Popen(["dumpcap", "-q", *words, "-w", str(out)], stderr=subprocess.PIPE, text=True)
