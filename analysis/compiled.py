@@ -95,6 +95,11 @@ def cache_folder() -> Path:
     return folder
 
 
+def cold() -> bool:
+    """Whether there is no compiled code of these sources yet, so that the first call takes its time."""
+    return not os.environ.get("NUMBA_CACHE_DIR") and not any(cache_folder().iterdir())
+
+
 def _digest_of_sources(root: Path) -> str:
     """Digest of names, sizes and times of change of all files in the folders in which there are kernels."""
     marker = b"from analysis." + b"compiled import"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.connections import Reconstruction, guess_points, reconstruct
+from analysis.connections.compare import Comparison, compare
 from analysis.mobileip import Mobility, read_mobility
 from analysis.packets import Capture, PacketTable, merge, read_captures
 from analysis.packets.selection import choose, find_captures
@@ -20,6 +21,8 @@ class Analysis:
     captures: list[Capture]
     rec: Reconstruction
     mobility: Mobility | None
+    comparisons: dict[tuple[int, int], Comparison]
+    """By numbers of the capture points: what happened to the packets between them."""
     summary: Summary
 
 
@@ -46,4 +49,11 @@ def examine(
     rec = reconstruct(table, numbers)
     mobility = read_mobility(rec.packets)
     found = mobility if mobility.present else None
-    return Analysis(captures, rec, found, summarise(captures, rec, found, numbers, connections))
+    compared = compare_points(rec)
+    return Analysis(captures, rec, found, compared, summarise(captures, rec, found, compared, numbers, connections))
+
+
+def compare_points(rec: Reconstruction) -> dict[tuple[int, int], Comparison]:
+    """The first capture point that saw flows against every other one."""
+    first, *others = sorted({int(point) for point in rec.connections["point"]}) or [0]
+    return {(first, other): compare(rec, first, other) for other in others}

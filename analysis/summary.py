@@ -6,7 +6,7 @@ packet of all captures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.connections import Reconstruction
+from analysis.connections.compare import Comparison
 from analysis.mobileip import Mobility
 from analysis.packets import Capture, schema
 
@@ -30,7 +31,12 @@ _PROBLEMS = {
 
 
 def summarise(
-    captures: Sequence[Capture], rec: Reconstruction, mobility: Mobility | None, points: Sequence[int], most: int
+    captures: Sequence[Capture],
+    rec: Reconstruction,
+    mobility: Mobility | None,
+    comparisons: Mapping[tuple[int, int], Comparison],
+    points: Sequence[int],
+    most: int,
 ) -> Summary:
     """Summarise an analysis, the `most` largest connections one by one. `points`: capture point of each interface."""
     start_ns = int(rec.packets["time_ns"][0]) if len(rec.packets) else 0
@@ -46,6 +52,7 @@ def summarise(
         "connections": [_connection(rec, number, start_ns) for number in chosen],
         "findings_total": len(rec.findings),
         "findings": [_finding(row, start_ns) for _, row in _weightiest(rec.findings).iterrows()],
+        "between_points": [_between(pair, compared, start_ns) for pair, compared in comparisons.items()],
         "mobile_ip": None if mobility is None else _mobile_ip(mobility, start_ns),
     }
 
@@ -77,11 +84,11 @@ def _file(capture: Capture) -> Summary:
 
 
 def _points(rec: Reconstruction, points: Sequence[int]) -> list[list[str]]:
-    """For each capture point its interfaces, as "file" or "file:interface"."""
-    out: list[list[str]] = [[] for _ in range(max(points, default=-1) + 1)]
+    """For each capture point its files, with the interfaces in them."""
+    named: list[dict[str, list[str]]] = [{} for _ in range(max(points, default=-1) + 1)]
     for point, number in zip(rec.packets.points, points, strict=True):
-        out[number].append(Path(point.file).name + (f":{point.interface}" if point.interface else ""))
-    return out
+        named[number].setdefault(Path(point.file).name, []).append(point.interface)
+    return [[f"{file} ({', '.join(names)})" if any(names) else file for file, names in files.items()] for files in named]
 
 
 def _packets(rec: Reconstruction) -> Summary:
@@ -180,6 +187,17 @@ def _finding(row: Any, start_ns: int) -> Summary:
     out["time_s"] = round((int(row["time_ns"]) - start_ns) / 1e9, 6) if int(row["time_ns"]) >= 0 else None
     out.pop("time_ns")
     return out
+
+
+def _between(pair: tuple[int, int], compared: Comparison, start_ns: int) -> Summary:
+    """What happened between two capture points."""
+    return {
+        "points": list(pair),
+        "flows_paired": len(compared.pairs),
+        "clock_offset_ms": None if np.isnan(compared.clock_offset_ms) else round(compared.clock_offset_ms, 6),
+        "damage": [_finding(row, start_ns) for _, row in _weightiest(compared.damage).iterrows()],
+        "delays": [_plain(row) for _, row in compared.delays.iterrows()][:FINDINGS_SHOWN],
+    }
 
 
 def _mobile_ip(mobility: Mobility, start_ns: int) -> Summary:

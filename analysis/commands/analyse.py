@@ -13,6 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
+from analysis.compiled import cold
+
+_COLD = " (first use: compiling for this machine, some 15 seconds)"
 TABLES = ("flows", "connections", "segments", "acks", "signals", "findings")
 
 
@@ -68,7 +71,7 @@ def _only_packets(options: argparse.Namespace) -> int:
     book, count, damaged = AddressBook(), 0, []
     paths = find_captures(options.files)
     streams = [open_stream(path, book) for path in paths]  # what is no capture is known before anything is written
-    with _busy("reading", False) as say, Writer(options.parquet) as writer:
+    with _busy("reading" + _COLD * cold(), False) as say, Writer(options.parquet) as writer:
         for stream in streams:
             for table in stream.chunks():
                 chosen = choose(table, options.host, options.port)
@@ -87,7 +90,7 @@ def _only_packets(options: argparse.Namespace) -> int:
 def _everything(options: argparse.Namespace) -> int:
     from analysis.examination import examine
 
-    with _busy("reading and reconstructing", options.json) as say:
+    with _busy("reading and reconstructing" + _COLD * cold(), options.json) as say:
         found = examine(options.files, options.points, options.host, options.port, options.connections)
         outputs: dict[str, str] = {}
         if options.parquet:
@@ -126,6 +129,8 @@ def _write_tables(found: Any, folder: Path) -> None:
     """Every table of the analysis as a Parquet file of its own."""
     folder.mkdir(exist_ok=True)
     tables = {name: getattr(found.rec, name) for name in TABLES}
+    for (a, b), compared in found.comparisons.items():
+        tables[f"damage_{a}_{b}"] = compared.damage
     if found.mobility is not None:
         tables |= found.mobility.tables()
     for name, table in tables.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -29,12 +30,14 @@ def show(summary: Summary, console: Console) -> None:
     """Print files, connections with their subflows, Mobile IP, and what is odd."""
     _files(summary, console)
     for connection in summary["connections"]:
-        _connection(connection, console)
+        _connection(connection, len(summary["capture_points"]) > 1, console)
     hidden = summary["connections_total"] - len(summary["connections"])
     if hidden > 0:
         console.print(f"[dim]{hidden:,} smaller connections are not shown: --connections N shows more.[/]\n")
     if not summary["connections_total"]:
         console.print("[yellow]There is no TCP connection in these packets.[/]\n")
+    for between in summary["between_points"]:
+        _between(between, console)
     if summary["mobile_ip"]:
         _mobile_ip(summary["mobile_ip"], console)
     _findings(summary, console)
@@ -69,7 +72,14 @@ def _files(summary: Summary, console: Console) -> None:
     for file in summary["files"]:
         names = ", ".join(i["name"] or "–" for i in file["interfaces"][:4]) + (" …" if len(file["interfaces"]) > 4 else "")
         dropped = "?" if file["dropped"] is None else f"{file['dropped']:,}"
-        row = [file["file"], names, f"{file['packets']:,}", f"{file['duration_s']:.3f}", bytes_text(file["bytes"]), dropped]
+        row = [
+            Path(file["file"]).name,
+            names,
+            f"{file['packets']:,}",
+            f"{file['duration_s']:.3f}",
+            bytes_text(file["bytes"]),
+            dropped,
+        ]
         table.add_row(*map(escape, row))
         if file["damage"]:
             table.add_row(f"[red]damaged: {escape(file['damage'])}[/]")
@@ -82,14 +92,15 @@ def _files(summary: Summary, console: Console) -> None:
     for name, count in packets["problems"].items():
         console.print(f"[yellow]{count:,} packets: {name.replace('_', ' ')}[/]")
     if len(summary["capture_points"]) > 1:
-        points = [f"{n}: {escape(', '.join(names))}" for n, names in enumerate(summary["capture_points"])]
-        console.print(f"Capture points: {'; '.join(points)}")
+        for n, names in enumerate(summary["capture_points"]):
+            console.print(f"Capture point {n}: {escape(', '.join(names))}")
     console.print()
 
 
-def _connection(c: Summary, console: Console) -> None:
+def _connection(c: Summary, several_points: bool, console: Console) -> None:
     kind = "TCP" if c["transport"] == "tcp" else f"MPTCP v{c['version']}" if c["version"] >= 0 else "MPTCP"
-    console.print(f"[bold]{c['number']}  {kind}  {escape(_end(c['client']))} → {escape(_end(c['server']))}[/]")
+    where = f"  [dim]at point {c['point']}[/]" if several_points else ""
+    console.print(f"[bold]{c['number']}  {kind}  {escape(_end(c['client']))} → {escape(_end(c['server']))}[/]{where}")
     console.print(f"   from {c['start_s']:.3f} s, {c['duration_s']:.3f} s long; {_amounts(c)}")
     notes = []
     if c["fallback"]:
@@ -157,6 +168,20 @@ def _notes(flow: Summary) -> list[str]:
     notes += ["[yellow]never established[/]"] if not flow["established"] else []
     notes += {"reset": ["[yellow]reset[/]"], "open": ["not closed"]}.get(flow["end"], [])
     return [note for note in notes if note]
+
+
+def _between(b: Summary, console: Console) -> None:
+    """What happened on the way between two capture points."""
+    offset = "" if b["clock_offset_ms"] is None else f", their clocks differ by {abs(b['clock_offset_ms']):.3f} ms"
+    console.print(
+        f"[bold]Between points {b['points'][0]} (A) and {b['points'][1]} (B)[/]  {b['flows_paired']} flows at both{offset}"
+    )
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for damage in b["damage"][:_FINDINGS_SHOWN]:
+        time_s = "" if damage["time_s"] is None else f"{damage['time_s']:.3f} s"
+        table.add_row(f"   [{_WEIGHTS.get(damage['weight'], '')}]{damage['weight']}[/]", time_s, escape(damage["text"]))
+    console.print(table if b["damage"] else "   [green]Every packet came through unchanged.[/]")
+    console.print()
 
 
 def _mobile_ip(found: Summary, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -84,6 +84,11 @@ class Mobility:
         """Whether there is any Mobile IP: messages other than plain router discovery, or traffic that needs it."""
         own = self.tunnels["kind"].isin((TUNNEL_NAMES[TUNNEL_UDP], TUNNEL_NAMES[ROUTE_OPTIMISED]))
         return bool(own.any() or not self.messages["kind"].isin(PLAIN_KINDS).all())
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables by name, for writing them to files."""
+        tables = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {f"mobile_ip_{name}": table for name, table in tables if isinstance(table, pd.DataFrame)}
 
 
 @dataclass(slots=True)
