@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.connections.model import REINJECTION, RETRANSMISSION
 from analysis.measures.delivery import Delivery
-from analysis.measures.observation import Bools, Int64s, Observation
+from analysis.measures.observation import Int64s, Observation
 from analysis.measures.phases import Handover, Signal, Span, find_silence, split_event
 
 if TYPE_CHECKING:
@@ -34,20 +34,13 @@ class Actions:
         self.mobility = mobility = mobility if mobility is not None and mobility.present else None
         again = np.isin(sent.segments.kind, (RETRANSMISSION, REINJECTION))
         self.again_ns, self.on_other = sent.segments.time_ns[again], sent.segments.kind[again] == REINJECTION
-        kinds = seen.signals["kind"].to_numpy(object)
-        self.first = [_named(seen.signals, np.isin(kinds.astype(str), MPTCP_SIGNALS))]
+        signals = seen.signals
+        self.first = [_named(signals, signals["kind"].isin(MPTCP_SIGNALS))]
         if mobility is not None:
             messages = mobility.messages
             own = messages["kind"].isin(MOBILITY_SIGNALS) & ~messages["copy"]
-            self.first.append(_named(messages, own.to_numpy(np.bool_)))
-        self.opened = self._first_of("MP_JOIN SYN")
-        self.third = self._first_of("MP_JOIN ACK")
-
-    def _first_of(self, kind: str) -> dict[int, tuple[int, int]]:
-        """Flow -> time and row of its first signal of a kind."""
-        rows = self.seen.signals[self.seen.signals["kind"] == kind].drop_duplicates("flow")
-        columns = (rows[name].tolist() for name in ("flow", "time_ns", "row"))
-        return {flow: (time_ns, row) for flow, time_ns, row in zip(*columns, strict=True)}
+            self.first.append(_named(messages, own))
+        self.opened, self.third = (_first_of(signals, kind) for kind in ("MP_JOIN SYN", "MP_JOIN ACK"))
 
     def signal(self, event_ns: int, before_ns: int) -> Signal | None:
         """The first thing that was signalled in [event, before)."""
@@ -102,9 +95,16 @@ class Actions:
         return int(self.seen.rec.packets["time_ns"][answers[0]]) if answers.size else None
 
 
-def _named(table: pd.DataFrame, chosen: Bools) -> tuple[Int64s, list[str]]:
+def _named(table: pd.DataFrame, chosen: pd.Series[bool]) -> tuple[Int64s, list[str]]:
     """Times and kinds of the chosen rows."""
-    return table["time_ns"].to_numpy(np.int64)[chosen], table["kind"][chosen].tolist()
+    return table["time_ns"][chosen].to_numpy(np.int64), table["kind"][chosen].tolist()
+
+
+def _first_of(signals: pd.DataFrame, kind: str) -> dict[int, tuple[int, int]]:
+    """Flow -> time and row of its first signal of a kind."""
+    rows = signals[signals["kind"] == kind].drop_duplicates("flow")
+    columns = (rows[name].tolist() for name in ("flow", "time_ns", "row"))
+    return {flow: (time_ns, row) for flow, time_ns, row in zip(*columns, strict=True)}
 
 
 def handovers(

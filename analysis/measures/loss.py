@@ -71,7 +71,7 @@ def segment_identity(flow: Int64s, begin: Int64s, size: Int64s) -> Array:
 class DatagramLoss(NamedTuple):
     """Datagrams by sequence number: sent (distinct), received (distinct), lost, further copies received.
 
-    `longest_run`: most losses in a row in order of the numbers (the loss period of RFC 3357 section 4.2).
+    `longest_run`: most losses in a row in order of the numbers (a loss period of RFC 3357).
     """
 
     sent: int

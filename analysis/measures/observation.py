@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.packets.schema import FIN
+
 if TYPE_CHECKING:
     from analysis.connections.model import Reconstruction
 
@@ -43,6 +45,8 @@ class Index:
         self.acks = Groups(rec.acks["connection"].to_numpy(np.int64))
         self.signals = Groups(rec.signals["connection"].to_numpy(np.int64))
         self.packets = Groups(np.concatenate((owner, [-1]))[rec.flow])
+        self.segment_columns = _columns(rec.segments, ("up", *Segments.__dataclass_fields__))
+        self.ack_columns = _columns(rec.acks, ("up", *Acks.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Acks:
 class Observation:
     """One direction of one connection as one capture point saw it. `up`: from the connection's client to its server.
 
-    `segment_rows`, `ack_rows`: rows of `rec.segments` and `rec.acks`. `flows`: numbers of its subflows in `rec.flows`.
+    `segment_rows`, `ack_rows`, `signal_rows`: rows of the tables of `rec`. `flows`: numbers of its subflows in `rec.flows`.
     `packets`: rows of the packet table, both directions; `from_sender`: which of them the sender of the data sent.
     """
 
@@ -101,9 +105,14 @@ class Observation:
     flows: Int64s
     segments: Segments
     acks: Acks
-    signals: pd.DataFrame
+    signal_rows: Int64s
     packets: Int64s
     from_sender: Bools
+
+    @property
+    def signals(self) -> pd.DataFrame:
+        """Rows of `rec.signals`."""
+        return self.rec.signals.iloc[self.signal_rows]
 
     def total(self, name: str) -> int:
         """A column of `rec.connections` that has one figure for each direction."""
@@ -129,7 +138,7 @@ class Observation:
         """The sender closed the stream in order: DATA_FIN, or FIN where there is no MPTCP."""
         if self.transport == "mptcp":
             return bool(self.total("data_fin"))
-        return bool((self.signals["kind"].eq("FIN") & self.signals["from_client"].eq(self.up)).any())
+        return bool((self.rec.packets["flags"][self.packets[self.from_sender]] & FIN).any())
 
 
 def observe(rec: Reconstruction, connection: int, up: bool, index: Index | None = None) -> Observation:
@@ -142,8 +151,8 @@ def observe(rec: Reconstruction, connection: int, up: bool, index: Index | None 
     index = index or Index(rec)
     flows = index.flows.rows(connection)
     segment_rows, ack_rows = index.segments.rows(connection), index.acks.rows(connection)
-    segment_rows = segment_rows[rec.segments["up"].to_numpy(np.bool_)[segment_rows] == up]
-    ack_rows = ack_rows[rec.acks["up"].to_numpy(np.bool_)[ack_rows] == up]
+    segment_rows = segment_rows[index.segment_columns["up"][segment_rows] == up]
+    ack_rows = ack_rows[index.ack_columns["up"][ack_rows] == up]
     packets = index.packets.rows(connection)
     by_client = rec.flows["opened_by_client"].to_numpy(np.bool_)[rec.flow[packets]]
     return Observation(
@@ -153,18 +162,18 @@ def observe(rec: Reconstruction, connection: int, up: bool, index: Index | None 
         segment_rows,
         ack_rows,
         flows,
-        _segments(rec, segment_rows, flows),
-        Acks(*(_column(rec.acks, name, ack_rows) for name in Acks.__dataclass_fields__)),
-        rec.signals.iloc[index.signals.rows(connection)],
+        _segments(index, segment_rows, flows),
+        Acks(*(index.ack_columns[name][ack_rows] for name in Acks.__dataclass_fields__)),
+        index.signals.rows(connection),
         packets,
         (rec.from_client[packets] == by_client) == up,
     )
 
 
-def _segments(rec: Reconstruction, at: Int64s, flows: Int64s) -> Segments:
-    time_ns, row, flow, *places = (_column(rec.segments, name, at) for name in Segments.__dataclass_fields__)
+def _segments(index: Index, at: Int64s, flows: Int64s) -> Segments:
+    time_ns, row, flow, *places = (index.segment_columns[name][at].astype(np.int64) for name in Segments.__dataclass_fields__)
     return Segments(time_ns, row, np.searchsorted(flows, flow).astype(np.int64), *places)
 
 
-def _column(table: pd.DataFrame, name: str, at: Int64s) -> Int64s:
-    return table[name].to_numpy()[at].astype(np.int64)
+def _columns(table: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Array]:
+    return {name: table[name].to_numpy() for name in names}

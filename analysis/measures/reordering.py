@@ -1,6 +1,6 @@
 """Reordering after RFC 4737, for numbered packets and for segments of byte streams.
 
-A packet is reordered when a packet that was sent after it arrived before it (RFC 4737 section 3.3: its number is below the
+A packet is reordered when a packet that was sent after it arrived before it (RFC 4737 section 3: its number is below the
 next expected one). Only the first copy of a packet counts. A TCP segment can also be late because its first copy was lost
 before it reached the capture point; `overtaken` tells these apart.
 """
@@ -18,7 +18,7 @@ from analysis.sequence import signed32
 
 
 class Reordering(NamedTuple):
-    """Packets of the sample (first copies) and how many of them are reordered; RFC 4737 sections 4.1 to 4.2.3.
+    """Packets of the sample (first copies) and how many of them are reordered; RFC 4737 section 4.
 
     `extent`: largest number of packets by which one came too late, counted from the earliest that overtook it; `late_ms`:
     largest time since that one. `ratio` is None without packets.
@@ -42,7 +42,7 @@ def overtakers(number: Int64s) -> Int64s:
 
 
 def is_reordered(number: Int64s) -> Bools:
-    """RFC 4737 section 3.3 for packets in order of arrival, without second copies."""
+    """RFC 4737 section 3 for packets in order of arrival, without second copies."""
     return overtakers(number) < np.arange(number.size)
 
 
@@ -81,7 +81,7 @@ def late_segments(begin: Int64s, time_ns: Int64s, coverage: Coverage, stamp: Arr
     A segment is late when it fills a hole below bytes seen earlier. It was overtaken on its way when its timestamp (`stamp`,
     where `stamped`: RFC 7323) is older than that of the segment that overtook it. With equal stamps, or without, it was when
     it came within a round trip of it: a retransmission answers acknowledgments that the hole caused, so it cannot come sooner
-    (Jaiswal et al., "Measurement and Classification of Out-of-Sequence Packets in a Tier-1 IP Backbone", 2007). Late segments
+    (Jaiswal et al., "Measurement and Classification of Out-of-Sequence Packets in a Tier-1 IP Backbone", 2003). Late segments
     about which neither says anything count as sent again.
     """
     chosen = np.flatnonzero(coverage.new_bytes > 0)

@@ -28,7 +28,7 @@ def times(count):
 @pytest.mark.parametrize(
     ("order", "reordered", "extent"),
     [
-        # One packet that is four places late, as in the example of RFC 4737 section 7.1; two places; one that is early.
+        # One packet that is four places late, as in the example of RFC 4737 section 7; two places; one that is early.
         ([1, 2, 3, 5, 6, 7, 8, 4, 9, 10], [4], 4),
         ([1, 2, 3, 5, 6, 4, 7, 8, 9, 10], [4], 2),
         ([1, 2, 3, 4, 5, 10, 6, 7, 8, 9], [6, 7, 8, 9], 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -383,3 +384,22 @@ def test_captures_of_the_kernel_agree_with_the_reconstruction(path):
 def _longest_ms(times, threshold_ms):
     steps = np.diff(times) / 1e6
     return steps[steps > threshold_ms].max(initial=0.0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damaged_captures_are_measured_all_the_same(seed, tmp_path):
+    random = np.random.default_rng(seed)
+    data = bytearray(gzip.decompress(KERNEL[seed * 7 % len(KERNEL)].read_bytes()))
+    for place in random.integers(200, len(data), 10 ** random.integers(1, 5)).tolist():
+        data[place] = random.integers(256)
+    path = tmp_path / "damaged.pcapng"
+    path.write_bytes(data)
+    rec = reconstruct(read_capture(path).table)
+    for point in ("receiver", "sender", "between"):
+        for found in measure_all(rec, events_s=[0.05, 0.2], point=point):
+            assert found["lost_bytes"] >= 0
+            assert found["retransmitted_bytes"] >= 0
+            assert sum(found["bytes_per_path"].values()) == found["payload_bytes"]
+            for row in found["handovers"]:
+                parts = [row[f"{name}_ms"] or 0 for name in ("detect", "register", "join", "resume")]
+                assert row["recovery_ms"] is None or sum(parts) == pytest.approx(row["recovery_ms"], abs=1e-4)
