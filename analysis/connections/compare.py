@@ -96,16 +96,18 @@ def _delays(crossing: Crossing) -> tuple[pd.DataFrame, float]:
     aligned = crossing.aligned
     group = aligned.group(crossing.sent)
     delay_ms = (aligned.time_ns[crossing.arrived] - aligned.time_ns[crossing.sent]) / 1e6
-    rows: list[tuple[Any, ...]] = []
-    order = np.argsort(group, kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        if part.size:
-            number, quantiles = int(group[part[0]]), np.percentile(delay_ms[part], [0, 50, 95, 100]).tolist()
-            rows.append((number // 2, "up" if number % 2 else "down", part.size, *quantiles))
+    order = np.lexsort((delay_ms, group))
+    ordered = delay_ms[order]
+    numbers, start, count = np.unique(group[order], return_index=True, return_counts=True)
+    columns: dict[str, Any] = {"pair": numbers // 2, "direction": np.where(numbers % 2 == 1, "up", "down"), "count": count}
+    for name, share in (("min_ms", 0.0), ("median_ms", 0.5), ("p95_ms", 0.95), ("max_ms", 1.0)):
+        at = start + share * (count - 1)
+        low = np.floor(at).astype(np.int64)
+        high = np.minimum(low + 1, start + count - 1)
+        columns[name] = ordered[low] + (at - low) * (ordered[high] - ordered[low])
     from_a = ~aligned.second[crossing.sent]
     both = [float(delay_ms[chosen].min()) if chosen.any() else np.nan for chosen in (from_a, ~from_a)]
-    columns = ["pair", "direction", "count", "min_ms", "median_ms", "p95_ms", "max_ms"]
-    return pd.DataFrame(rows, columns=columns), (both[0] - both[1]) / 2
+    return pd.DataFrame(columns), (both[0] - both[1]) / 2
 
 
 def _describe_pairs(crossing: Crossing) -> pd.DataFrame:
@@ -117,7 +119,7 @@ def _describe_pairs(crossing: Crossing) -> pd.DataFrame:
         for chosen in (~aligned.second, aligned.second, ~aligned.second & (aligned.mate >= 0))
     ]
     hops = _hops(crossing)
-    flows = core.flows
+    flows, ends = core.flows, _ends(core.flows)
     return pd.DataFrame(
         {
             "flow_a": [pair.first for pair in crossing.pairs],
@@ -125,8 +127,8 @@ def _describe_pairs(crossing: Crossing) -> pd.DataFrame:
             "connection": flows["connection"].to_numpy()[[pair.first for pair in crossing.pairs]],
             "paired_by": [pair.paired_by for pair in crossing.pairs],
             "client_side": np.where(crossing.near, "a", "b"),
-            "ends_a": [_ends(flows, pair.first, False) for pair in crossing.pairs],
-            "ends_b": [_ends(flows, pair.second, pair.flipped) for pair in crossing.pairs],
+            "ends_a": [" > ".join(ends[pair.first]) for pair in crossing.pairs],
+            "ends_b": [" > ".join(ends[pair.second][:: -1 if pair.flipped else 1]) for pair in crossing.pairs],
             "packets_a": number[0],
             "packets_b": number[1],
             "matched": number[2],
@@ -148,16 +150,17 @@ def _hops(crossing: Crossing) -> Array:
     return np.where(hops >= 0, hops, -1).astype(np.int64)
 
 
-def _ends(flows: pd.DataFrame, flow: int, flipped: bool) -> str:
-    row = flows.loc[flow]
-    ends = [endpoint(row["client"], row["client_port"]), endpoint(row["server"], row["server_port"])]
-    return " > ".join(ends[::-1] if flipped else ends)
+def _ends(flows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Client and server of every flow as text."""
+    columns = (flows[name].tolist() for name in ("client", "client_port", "server", "server_port"))
+    return [(endpoint(client, port), endpoint(server, other)) for client, port, server, other in zip(*columns, strict=True)]
 
 
 def _missing_flows(core: Reconstruction, pairs: list[Pair], first: list[int], second: list[int]) -> list[tuple[Any, ...]]:
     """Rows of `damage` for flows that only one point saw."""
     rows: list[tuple[Any, ...]] = []
     columns = {name: core.flows[name].tolist() for name in ("packets_up", "packets_down", "first_ns")}
+    ends = _ends(core.flows)
     first_row = np.full(len(core.flows), -1, np.int64)
     used = np.flatnonzero(core.flow >= 0)[::-1]
     first_row[core.flow[used]] = used
@@ -168,7 +171,7 @@ def _missing_flows(core: Reconstruction, pairs: list[Pair], first: list[int], se
         for flow in flows:
             if flow not in known:
                 packets = columns["packets_up"][flow] + columns["packets_down"][flow]
-                text = f"Flow {_ends(core.flows, flow, False)} ({amount(packets, 'packets')}) was seen at {here} only."
+                text = f"Flow {' > '.join(ends[flow])} ({amount(packets, 'packets')}) was seen at {here} only."
                 numbers = (flow, -1) if here == "A" else (-1, flow)
                 place = columns["first_ns"][flow], int(first_row[flow])
                 rows.append((-1, *numbers, "", "flow-missing", f"at {other}", packets, *place, text, "warning"))

@@ -332,7 +332,7 @@ def _losses(crossing: Crossing, offset_ms: float) -> Iterator[Damage]:
     outside = _outside(crossing, 0 if np.isnan(offset_ms) else int(offset_ms * 1e6))
     lost, appeared = crossing.lost[~outside[crossing.lost]], crossing.appeared[~outside[crossing.appeared]]
     for group, part in crossing.groups(np.flatnonzero(outside & (aligned.mate < 0))):
-        text = f"{amount(part.size, 'packets')} of the {_sender(group)} fall outside the time of the other capture."
+        text = f"{amount(part.size, 'packets')} of the {_sender(group)} outside the time of the other capture."
         yield crossing.damage(group, int(part[0]), "not-captured", "packets", part.size, text, NOTE)
     again = _resegmented(crossing, lost, appeared)
     yield from _cut_otherwise(crossing, lost[again[lost]], appeared[again[appeared]])
@@ -341,7 +341,7 @@ def _losses(crossing: Crossing, offset_ms: float) -> Iterator[Damage]:
         size = int(aligned.payload[part].sum())
         lasted = int(aligned.time_ns[part[-1]] - aligned.time_ns[part[0]])
         text = (
-            f"{part.size:,} of {amount(totals[group], 'packets')} of the {_sender(group)} were lost on the way "
+            f"{part.size:,} of {amount(totals[group], 'packets')} of the {_sender(group)} did not arrive "
             f"({amount(size)} of payload), the last {span(lasted)} after the first."
         )
         yield crossing.damage(group, int(part[0]), "lost", "packets", part.size, text)
@@ -351,7 +351,8 @@ def _losses(crossing: Crossing, offset_ms: float) -> Iterator[Damage]:
         for group, part in crossing.groups(injected[chosen]):
             sender, weight = _sender(group), ERROR if kind == "reset-injected" else WARNING
             text = (
-                f"{amount(part.size, what)} in the name of the {sender} appeared on the way, not sent at the {sender}'s side."
+                f"{amount(part.size, what)} in the name of the {sender}, not seen at the {sender}'s side: injected on the way, "
+                "or lost by the capture there."
             )
             yield crossing.damage(group, int(part[0]), kind, what, part.size, text, weight)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from analysis.connections.authentication import verify_options
 from analysis.connections.ledger import keep_ledger
 from analysis.packets import schema
 from analysis.packets.schema import ACK, RST, SYN
@@ -182,6 +183,11 @@ class Facts:
     # --- options ---
 
     @cached_property
+    def verdicts(self) -> Array:
+        """Verdict on each option of `packets.signals` (see `authentication.verify_options`)."""
+        return verify_options(self.core)
+
+    @cached_property
     def _used_options(self) -> Int64s:
         return np.flatnonzero(self.flow[self.table.signals["row"]] >= 0)
 
@@ -263,10 +269,10 @@ class Facts:
         size = self.segment_column("flow_end")[rows] - self.segment_column("flow_begin")[rows]
         total, new = (np.concatenate(([0], np.cumsum(part))) for part in (size, self.segment_column("new_bytes")[rows]))
         times = self.segment_column("time_ns")[rows]
-        for flow in np.flatnonzero(wanted).tolist():
-            for number in (flow * 2, flow * 2 + 1):
-                low, high = np.searchsorted(key, number), np.searchsorted(key, number, side="right")
-                self._traffic[number] = [times[low:high], total[low : high + 1], new[low : high + 1]]
+        numbers = (np.flatnonzero(wanted)[:, None] * 2 + np.arange(2)).reshape(-1)
+        low, high = (np.searchsorted(key, numbers, side=side_of).tolist() for side_of in ("left", "right"))
+        for number, first, stop in zip(numbers.tolist(), low, high, strict=True):
+            self._traffic[number] = [times[first:stop], total[first : stop + 1], new[first : stop + 1]]
 
     def traffic(self, flow: int, up: bool, begin_ns: int, end_ns: int) -> Traffic:
         """Payload segments of a prepared flow with begin_ns < time < end_ns; `up` is towards the connection's server."""

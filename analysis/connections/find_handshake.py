@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from analysis.connections.authentication import WRONG, verify_options
+from analysis.connections.authentication import WRONG
 from analysis.connections.facts import ERROR, NOTE, WARNING, Facts, Finding, amount, side, span
 from analysis.connections.reasons import reset_reason
 from analysis.packets import schema
@@ -160,24 +160,34 @@ def find_lost_mappings(facts: Facts) -> Iterator[Finding]:
 
 def find_joins(facts: Facts) -> Iterator[Finding]:
     """MP_JOIN attempts that made no subflow."""
-    shakes = facts.handshakes
-    if not shakes.offered_join.any():
+    suspect, tokens, third_acks, false_hmac = _suspect_joins(facts)
+    if not suspect:
         return
     reasons = {option.row: reset_reason(option.reason, option.flags) for option in facts.options(schema.MP_TCPRST)}
-    wrong = np.flatnonzero(verify_options(facts.core) == WRONG)
-    length = facts.table.signals["length"]
-    false_hmac = {int(facts.flow[facts.table.signals["row"][place]]): int(length[place]) for place in wrong[::-1].tolist()}
-    third_acks = {option.flow for option in facts.options(schema.MP_JOIN) if option.length == 24}
-    tokens = {option.flow: option for option in facts.options(schema.MP_JOIN) if option.length == 12}
     keyless = (facts.connection_column("client_key") == 0) & (facts.connection_column("server_key") == 0)
     connection = facts.flow_column("connection")
-    for flow in np.flatnonzero(shakes.offered_join).tolist():
-        seen = flow in tokens and not keyless[connection[flow]]
-        token = -1 if seen or flow not in tokens else int(facts.table.signals["token"][tokens[flow].place])
-        outcome = _join_outcome(facts, flow, reasons, flow in third_acks, token, false_hmac.get(flow, 0))
+    for flow in suspect:
+        token = tokens.get(flow, -1) if keyless[connection[flow]] else -1
+        outcome = _join_outcome(facts, flow, reasons, bool(third_acks[flow]), token, false_hmac.get(flow, 0))
         if outcome:
             row, kind, text = outcome
             yield facts.finding(flow, row, kind, f"MP_JOIN {facts.ends(flow)}: {text}.", ERROR if "hmac" in kind else WARNING)
+
+
+def _suspect_joins(facts: Facts) -> tuple[list[int], dict[int, int], Bools, dict[int, int]]:
+    """Flows whose join may have failed, tokens they sent, per flow whether it has a third ACK, lengths of false options."""
+    shakes, signals = facts.handshakes, facts.table.signals
+    flow = facts.flow[signals["row"]]
+    join = (signals["subtype"] == schema.MP_JOIN) & (flow >= 0)
+    third_acks = np.zeros(len(facts.core.flows), np.bool_)
+    third_acks[flow[join & (signals["length"] == 24)]] = True
+    sound = shakes.accepted_join & (facts.flow_column("join") == "verified") & third_acks
+    suspect = shakes.offered_join & ~(sound & (shakes.client_rst < 0) & (shakes.server_rst < 0))
+    opening = np.flatnonzero(join & (signals["length"] == 12) & suspect[flow])[::-1]
+    tokens = dict(zip(flow[opening].tolist(), signals["token"][opening].tolist(), strict=True))
+    wrong = np.flatnonzero(join & (facts.verdicts == WRONG))[::-1] if suspect.any() else np.zeros(0, np.int64)
+    false_hmac = dict(zip(flow[wrong].tolist(), signals["length"][wrong].tolist(), strict=True))
+    return np.flatnonzero(suspect).tolist(), tokens, third_acks, false_hmac
 
 
 def _join_outcome(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.connections.authentication import WRONG, verify_options
+from analysis.connections.authentication import WRONG
 from analysis.connections.facts import ERROR, NOTE, WARNING, Facts, Finding, Option, Traffic, amount, side, span
 from analysis.packets import schema
 
@@ -52,7 +52,7 @@ def find_wrong_keys(facts: Facts) -> Iterator[Finding]:
         yield facts.of_connection(connection, facts.connection_column("first_ns")[connection], "wrong-keys", text, ERROR)
     if not facts.table.signals["row"].size:
         return
-    wrong = set(np.flatnonzero(verify_options(facts.core) == WRONG).tolist())
+    wrong = set(np.flatnonzero(facts.verdicts == WRONG).tolist())
     told = set()
     for subtype, kind, what in (
         (schema.MP_CAPABLE, "wrong-keys", "MP_CAPABLE echoes other keys than those exchanged"),

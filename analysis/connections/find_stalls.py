@@ -95,6 +95,10 @@ def find_silent_subflows(facts: Facts) -> Iterator[Finding]:
     silent = (column("payload_up") + column("payload_down") == 0) & (column("established_ns") >= 0)
     silent &= ~column("backup").astype(np.bool_) & (facts.connection_column("subflows")[column("connection")] > 1)
     silent &= (facts.connection_column("transport") == "mptcp")[column("connection")]
+    # What the whole connection carried, and lasted, bounds what others did after the handshake.
+    payload = facts.by_direction("payload")
+    most = facts.connection_column("last_ns")[column("connection")] - column("established_ns")
+    silent &= ((payload[::2] + payload[1::2])[column("connection")] >= SILENT_BYTES) & (most >= SILENT_NS)
     lowered = {option.flow for option in facts.options(schema.MP_PRIO) if option.backup} if silent.any() else set()
     examined: Counter[int] = Counter()
     flows = []

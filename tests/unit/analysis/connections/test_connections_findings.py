@@ -362,6 +362,11 @@ def test_priority_ignored():
     assert "still sent 50,000 bytes in 50 segments there, the last 4.91 s after it" in findings["text"].iloc[0]
 
 
+def test_a_slow_drain_of_less_than_a_second_is_no_disobedience():
+    scene = priority_scene(sorted([(1010 + 20 * n, 0) for n in range(40)] + [(1015 + 20 * n, 1) for n in range(40)]))
+    assert "the last 790 ms after it" in only(scene, "priority-obeyed")
+
+
 def test_backup_that_is_used_because_nothing_else_is_there_is_no_disobedience():
     scene = Scene()
     line = scene.initial()
@@ -414,7 +419,7 @@ def test_acknowledgments_before_their_data():
     line.dack(30, True, 3000, 3001)
     line.data(31, True, 1000, 2000)
     [text] = texts(scene, "ack-before-data")
-    assert text.startswith("1 acknowledgment of the server come before their data, by up to 2,000 bytes")
+    assert text.startswith("1 acknowledgment of the server came before their data, by up to 2,000 bytes")
 
 
 def test_contradicting_mappings():
@@ -470,7 +475,7 @@ def test_malformed_options():
     line.send(20, True, options=bytes.fromhex("1e01ffff"))
     line.send(21, True, options=bytes.fromhex("080a0000"))
     text = only(scene, "options-malformed")
-    assert text.startswith("2 packets have malformed TCP options")
+    assert text.startswith("2 packets with malformed TCP options")
 
 
 def test_stall_names_the_subflows_before_and_after():
@@ -495,6 +500,16 @@ def test_a_pause_of_the_application_is_no_stall():
     for n in range(3):
         line.data(100 + 5000 * n, True, n * 1000)
         line.dack(110 + 5000 * n, True, n * 1000 + 1000)
+    assert found(scene).empty
+
+
+def test_silence_behind_the_last_acknowledgment_is_nothing():
+    scene = Scene()
+    line = scene.line()
+    line.handshake(0)
+    line.send(20, True, "PA", 1, 1, 1000)
+    line.send(30, False, "A", 1, 1001)
+    line.send(9000, True, "FA", 1001)
     assert found(scene).empty
 
 
