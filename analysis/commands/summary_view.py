@@ -118,7 +118,7 @@ def _connection(c: Summary, several_points: bool, console: Console) -> None:
     for way in ("down", "up"):
         if c[f"duplicate_{way}"]:
             sent_again = (
-                f", {bytes_text(c[f'reinjected_{way}'])} of them over another subflow" if c[f"reinjected_{way}"] else ""
+                f", {bytes_text(c[f'reinjected_{way}'])} of them reinjected" if c[f"reinjected_{way}"] else ""
             )
             notes.append(f"{bytes_text(c[f'duplicate_{way}'])} sent more than once {way}{sent_again}")
         if c[f"depth_{way}"]:
