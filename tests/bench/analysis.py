@@ -68,6 +68,7 @@ class Outcome:
     """What one run of a contestant took. Bytes are peaks of sampled values."""
 
     wall_s: float
+    cpu_s: float
     rss_bytes: int
     anonymous_bytes: int
     told: dict[str, float] = field(default_factory=dict)
@@ -112,7 +113,7 @@ def measure(words: list[str]) -> Outcome:
             errors.seek(0)
             raise RuntimeError(f"{' '.join(words)}: {errors.read().decode(errors='replace')[-500:]}")
     told = json.loads(output) if output.startswith(b"{") else {}
-    return Outcome(wall_s, max(usage.ru_maxrss * 1024, peaks[0]), peaks[1], told)
+    return Outcome(wall_s, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * 1024, peaks[0]), peaks[1], told)
 
 
 def rounds(file: Path, which: int, runners: list[Contestant], most: int) -> dict[str, list[Outcome]]:
@@ -138,6 +139,7 @@ def medians(outcomes: dict[str, list[Outcome]], packets: int) -> dict[str, dict[
             "runs": len(runs), "wall_s": wall_s, "wall_least_s": min(run.wall_s for run in runs),
             "wall_most_s": max(run.wall_s for run in runs), "packets_per_s": packets / wall_s,
             "inside_s": statistics.median(inside) if inside else None,
+            "cpu_s": statistics.median(run.cpu_s for run in runs),
             "peak_rss_bytes": max(run.rss_bytes for run in runs),
             "peak_anonymous_bytes": max(run.anonymous_bytes for run in runs),
             "table_bytes": runs[0].told.get("table_bytes"),
@@ -150,6 +152,7 @@ def medians(outcomes: dict[str, list[Outcome]], packets: int) -> dict[str, dict[
         for other in ("tshark", "scapy"):
             if other in result:
                 row[f"times_{other}"] = result[other]["wall_s"] / row["wall_s"]
+                row[f"cpu_times_{other}"] = result[other]["cpu_s"] / row["cpu_s"]
                 if row["inside_s"]:
                     row[f"inside_times_{other}"] = result[other]["wall_s"] / row["inside_s"]
     return result
@@ -195,18 +198,24 @@ def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
+HEADINGS = (
+    "program", "runs", "s (least - most)", "packets/s", "x tshark", "x scapy", "inside, s", "x tshark", "CPU, s", "x tshark",
+    "peak RSS, MB", "without file pages, MB", "table, MB",
+)  # fmt: skip
+
+
 def table_lines(result: dict[str, dict[str, Any]], labels: dict[str, str]) -> list[str]:
     """A Markdown table of the results on one file."""
-    lines = ["| program | runs | s (least - most) | packets/s | x tshark | x scapy | inside, s | x tshark | peak RSS, MB "
-             "| without file pages, MB | table, MB |", "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|--:" * (len(HEADINGS) - 1) + "|"]
     for name, row in result.items():
-        inside = f"{row['inside_s']:.2f}" if row["inside_s"] else ""
-        lines.append(
-            f"| {labels[name]} | {row['runs']} | {row['wall_s']:.2f} ({row['wall_least_s']:.2f} - {row['wall_most_s']:.2f}) | "
-            f"{row['packets_per_s']:,.0f} | {_times(row.get('times_tshark'))} | {_times(row.get('times_scapy'))} | {inside} | "
-            f"{_times(row.get('inside_times_tshark'))} | {_megabytes(row['peak_rss_bytes'])} | "
-            f"{_megabytes(row['peak_anonymous_bytes'])} | {_megabytes(row['table_bytes'])} |"
-        )
+        cells = [
+            labels[name], row["runs"], f"{row['wall_s']:.2f} ({row['wall_least_s']:.2f} - {row['wall_most_s']:.2f})",
+            f"{row['packets_per_s']:,.0f}", _times(row.get("times_tshark")), _times(row.get("times_scapy")),
+            f"{row['inside_s']:.2f}" if row["inside_s"] else "", _times(row.get("inside_times_tshark")),
+            f"{row['cpu_s']:.2f}", _times(row.get("cpu_times_tshark")), _megabytes(row["peak_rss_bytes"]),
+            _megabytes(row["peak_anonymous_bytes"]), _megabytes(row["table_bytes"]),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 
 
@@ -249,14 +258,15 @@ def markdown(results: dict[str, Any], labels: dict[str, str]) -> str:
         lines.append("")
     lines += [
         "## How it was measured", "",
-        "* The capture is the kernel's own: MPTCP over two paths, captured by dumpcap on both interfaces of the client, 128 bytes",
-        "  of each packet. All programs extract time, addresses, ports, sequence and acknowledgment numbers, flags, window,",
+        "* The capture is the kernel's own: MPTCP over two paths, captured by dumpcap on both interfaces of the client, 128",
+        "  bytes of each packet. All programs extract time, addresses, ports, sequence and acknowledgment numbers, flags, window,",
         "  payload length, timestamps, SACK blocks and MPTCP fields. tshark runs without sequence and MPTCP analysis, without",
         "  guessing at the payload, and writes to /dev/null; dpkt and scapy keep a list of tuples.",
         "* `inside`: seconds without starting Python and importing. `second time in a process`: what a notebook sees.",
+        "* `CPU`: user and system time of the process; on a busy machine it says more than the clock on the wall.",
         "* Peak RSS is the kernel's high-water mark. `Without file pages` is the peak of RssAnon, sampled every",
-        f"  {SAMPLE_S * 1e3:.0f} ms: a mapped capture is counted in the first and not in the second, for its pages are the page",
-        "  cache's. Both are the largest of all runs and hold the interpreter and the libraries. `Table`: size of the result.",
+        f"  {SAMPLE_S * 1e3:.0f} ms: a mapped capture counts in the first, not in the second: its pages are the page cache's.",
+        "  Both are the largest of all runs and hold the interpreter and the libraries. `Table`: size of the result.",
         "* `runs` says where fewer than five were done because one takes minutes.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
