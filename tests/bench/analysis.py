@@ -259,8 +259,8 @@ def markdown(results: dict[str, Any], labels: dict[str, str]) -> str:
     lines += [
         "## How it was measured", "",
         "* The capture is the kernel's own: MPTCP over two paths, captured by dumpcap on both interfaces of the client, 128",
-        "  bytes of each packet. All programs extract time, addresses, ports, sequence and acknowledgment numbers, flags, window,",
-        "  payload length, timestamps, SACK blocks and MPTCP fields. tshark runs without sequence and MPTCP analysis, without",
+        "  bytes of each packet. All programs extract time, addresses, ports, sequence and acknowledgment numbers, flags,",
+        "  window, payload length, timestamps, SACK blocks and MPTCP fields. tshark runs without sequence and MPTCP analysis, without",
         "  guessing at the payload, and writes to /dev/null; dpkt and scapy keep a list of tuples.",
         "* `inside`: seconds without starting Python and importing. `second time in a process`: what a notebook sees.",
         "* `CPU`: user and system time of the process; on a busy machine it says more than the clock on the wall.",

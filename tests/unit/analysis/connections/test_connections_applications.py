@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.connections import REINJECTION, RETRANSMISSION, Reconstruction, reconstruct
+from analysis.connections import REINJECTION, RETRANSMISSION, Reconstruction, guess_points, reconstruct
 from analysis.packets import merge, read_capture, read_captures
 from tests.pcaps.variants import KERNEL
 
@@ -205,13 +205,19 @@ def test_the_path_in_use_follows_the_priorities(family, point):
 
 
 @both_families
-@pytest.mark.parametrize("name", ["handover-carrier", "short-numbers", "strip-joined", "tcp"])
-def test_both_points_together_tell_the_same_story(name, family):
-    paths = [KERNEL / f"{name}-v{family}.{point}.pcapng.gz" for point in ("client", "server")]
-    found = reconstruct(merge(read_captures(paths)))
+@pytest.mark.parametrize("name", ["handover-carrier", "short-numbers", "strip-joined", "tcp", "nat", "sequence-rewrite"])
+def test_each_point_tells_the_whole_story(name, family):
+    """Both captures in one table, as `examine` does it: every connection is there once per point."""
+    table = merge(read_captures([KERNEL / f"{name}-v{family}.{point}.pcapng.gz" for point in ("client", "server")]))
+    points = [int(number) for number in guess_points(table)]
+    assert points == [0, 0, 1, 1]
+    found = reconstruct(table, points).connections
     notes = json.loads((KERNEL / f"{name}-v{family}.json").read_text())
     wanted = {(c["client"]["sent_bytes"], c["server"]["sent_bytes"]) for c in notes["connections"]}
-    assert set(zip(found.connections.bytes_up, found.connections.bytes_down, strict=True)) == wanted
+    for point in (0, 1):
+        rows = found[found.point == point]
+        assert set(zip(rows.bytes_up, rows.bytes_down, strict=True)) == wanted
+        assert len(rows) == len(wanted)
 
 
 @both_families
