@@ -43,11 +43,12 @@ def cover(stream: Array, begin: Array, end: Array, streams: int) -> Coverage:
     _survey(number, begin, end, top, edges, holed, out.new_bytes, out.reached)
     pending = np.flatnonzero(holed)
     while pending.size:
-        ends = np.cumsum(top[pending] + 1)
-        count = max(int(np.searchsorted(ends, _AXIS, side="right")), 1)
+        lengths = top[pending] + 1
+        # Float: the sum of all may be beyond 64 bits.
+        count = int(np.searchsorted(np.cumsum(lengths, dtype=np.float64), float(_AXIS), side="right"))
         chosen, pending = pending[:count], pending[count:]
         base = np.full(streams, -1, np.int64)
-        base[chosen] = ends[:count] - top[chosen] - 1
+        base[chosen] = np.cumsum(lengths[:count]) - lengths[:count]
         _fill(number, begin, end, base, int(edges[chosen].sum()), out)
     return out
 

@@ -134,7 +134,7 @@ def test_wrong_keys_do_not_misplace_data():
     for n in range(3):
         line.send(50 + n, False, n * 1000, 1000, **mapping(12345 + n * 1000, n * 1000 + 1, 1000))
     core = reconstruct_core(packets.table())
-    assert core.connections.loc[0, "keys"] == "wrong"
+    assert core.connections.loc[0, ["keys", "transport", "server_idsn"]].tolist() == ["wrong", "mptcp", 12345]
     assert core.segments["begin"].tolist() == [0, 1000, 2000]
 
 
@@ -246,6 +246,18 @@ def test_what_the_capture_missed_counts_from_its_acknowledgment_on():
     assert grown(packets)[-2:] == [(42, 3000), (104, 9000)]
 
 
+def test_of_a_hole_only_the_acknowledged_part_was_missed():
+    packets = Packets()
+    line = Line(packets)
+    line.handshake(0)
+    for at in (0, 3000):
+        line.send(40 + at / 1000, False, at, 1000)
+    line.send(50, True, acked=2000)
+    core = reconstruct_core(packets.table())
+    assert core.connections.loc[0, ["missed_down", "delivered_down"]].tolist() == [1000, 1000]
+    assert grown(packets) == [(40, 1000), (50, 2000)]
+
+
 def test_missed_bytes_of_a_subflow():
     packets = Packets()
     line, other = initial(packets), joined(packets, 40)
@@ -300,7 +312,7 @@ def test_keep_alive_probe_is_no_data():
 def test_subflows_without_keys_are_brought_together_by_their_numbers():
     packets = Packets()
     one, two, stranger = (Line(packets, f"10.0.{n}.1 100{n}", isn=(n, n + 50)) for n in range(3))
-    turned = Line(packets, "10.0.0.9 80", "10.0.3.1 50000", isn=(8, 9))
+    turned = Line(packets, "10.0.0.9 50000", "10.0.3.1 80", isn=(8, 9))  # its ports suggest the wrong client
     for number, (line, base) in enumerate(((one, 2**50), (two, 2**50 + 5000), (stranger, 2**60))):
         line.send(number, False, 0, 1000, **mapping(base, 1, 1000))
         line.send(number + 0.5, True, acked=1000, **data_ack(base + 1000))
@@ -310,6 +322,7 @@ def test_subflows_without_keys_are_brought_together_by_their_numbers():
     turned.send(12, True, 1000, 0, **data_ack(2**55 + 7))
     core = reconstruct_core(packets.table())
     assert core.flows["connection"].tolist() == [0, 0, 1, 0]
+    assert core.flows["opened_by_client"].tolist() == [True, True, True, False]
     assert core.connections["keys"].tolist() == ["none", "none"]
     assert core.segments[core.segments["connection"] == 0]["begin"].tolist() == [0, 5000, 6000]
 

@@ -70,8 +70,8 @@ def test_positions_that_nobody_believes_cover_nothing():
 
 
 def test_more_streams_than_fit_on_the_axis():
-    """2^18 streams of 2^44 bytes each need two rounds."""
-    streams = (1 << 18) + 10
+    """2^19 streams of 2^44 bytes each: their sum is beyond 64 bits."""
+    streams = (1 << 19) + 10
     stream = np.tile(np.arange(streams), 2)
     begin = np.concatenate((np.full(streams, LIMIT - 10), np.zeros(streams, np.int64)))
     coverage = cover(stream, begin, begin + 10, streams)

@@ -80,6 +80,16 @@ def test_server_calls_back_on_the_same_ports():
     assert flows.from_client[3]
 
 
+def test_syn_of_the_other_side_in_mid_connection_is_no_simultaneous_opening():
+    """The SYN/ACK is not in the capture."""
+    packets = Packets()
+    line = Line(packets)
+    line.send(0, True, flags="S")
+    line.send(20, True, 0, 100)
+    packets.add(500, line.server, line.client, "S", seq=7)
+    assert flows_of(packets).flow.tolist() == [0, 0, 1]
+
+
 def test_late_packets_belong_to_the_flow_before():
     """Ports are used again: an old FIN with old numbers comes after the new handshake began."""
     packets = Packets()

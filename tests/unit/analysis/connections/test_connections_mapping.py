@@ -87,6 +87,13 @@ def test_segment_across_two_mappings_is_split():
     assert only(core)["bytes_down"] == 2500
 
 
+def test_mapping_that_begins_inside_a_segment():
+    packets = Packets()
+    line, _ = initial(packets), joined(packets, 40)
+    down(line, 100, 0, 1000, 7000, 500, start=500)
+    assert places(rebuilt(packets)) == [(-1, -1, UNMAPPED), (7000, 7500, FIRST)]
+
+
 def test_reinjection_and_retransmission():
     packets = Packets()
     line, other = initial(packets), joined(packets, 40)
@@ -315,6 +322,17 @@ def test_join_has_no_fallback():
 
 
 # --- hostile input ---
+
+
+def test_a_segment_is_cut_into_a_limited_number_of_pieces():
+    packets = Packets()
+    line, _ = initial(packets), joined(packets, 40)
+    for n in range(200):
+        line.send(100 + n, False, **mapping(dsn(False, n * 100), n * 10 + 1, 10))
+    line.send(500, False, 0, 2000)
+    core = rebuilt(packets)
+    assert 60 < len(core.segments) < 70
+    assert only(core)["unmapped_down"] == 2000 - 640
 
 
 def test_many_tiny_mappings_under_large_segments():
