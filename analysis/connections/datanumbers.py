@@ -66,26 +66,11 @@ def find_data_numbers(
 def _verdicts(
     table: PacketTable, positions: Positions, rows: Int64s, stream: Array, dsn_of_key: Uint64s, keyed: Bools, initial: Bools
 ) -> Array:
-    """Does the first number of each data stream follow from its key? 64 bits must lie within 2^32 behind the first DSN. Of
-    32 bits only a mapping on the initial subflow can tell, where both levels begin together."""
+    """Does the first number of each data stream follow from its key? See `judge`."""
     verdict = np.zeros(keyed.size, np.uint8)
-    flags = table["dss_flags"][rows]
-    for bit, wide_bit, name, other in ((DSS_ACK, DSS_ACK8, "dack", 1), (DSS_MAP, DSS_MAP8, "dsn", 0)):
-        telling = np.flatnonzero((flags & bit > 0) & keyed[stream ^ other])
-        number = table[name][rows[telling]]
-        target = stream[telling] ^ other
-        wide = flags[telling] & wide_bit > 0
-        behind = number - dsn_of_key[target]
-        right = wide & (behind < _NEAR)
-        wrong = wide & ~right
-        if name == "dsn":
-            row = rows[telling]
-            placed = ~wide & initial[positions.direction[row]] & (flags[telling] & DSS_DATA_FIN == 0)
-            agrees = (behind & np.uint64(0xFFFFFFFF)) == ((table["ssn"][row].astype(np.int64) - 1) & 0xFFFFFFFF)
-            right |= placed & agrees
-            wrong |= placed & ~agrees & (table["ssn"][row] == 1)
-        decided = np.flatnonzero(right | wrong)[::-1]
-        verdict[target[decided]] = np.where(right[decided], VERIFIED, WRONG)
+    numbers = table["dsn"].view(np.int64), table["dack"].view(np.int64), table["ssn"]
+    base = dsn_of_key.view(np.int64)
+    judge(rows, stream, positions.direction, table["dss_flags"], *numbers, base, keyed, initial, verdict)
     return verdict
 
 
@@ -106,6 +91,36 @@ def _first_seen(
     inside = np.where((table["payload_bytes"][row] > 0) & (inside < table["map_bytes"][row]), inside, 0)
     first_dsn[stream[chosen]] = table["dsn"][row] + inside.astype(np.uint64)
     wide[stream[chosen]] = flags[chosen] & DSS_MAP8 > 0
+
+
+@compiled
+def judge(
+    rows: Any, stream: Any, direction: Any, flags: Any, dsn: Any, dack: Any, ssn: Any, base: Any, keyed: Any, initial: Any,
+    verdict: Any,
+) -> None:  # fmt: skip
+    """Set `verdict` of the streams with `keyed` set by their first telling number.
+
+    64 bits must lie within 2^32 behind `base`. Of 32 bits only a mapping on the initial subflow can tell, where both levels
+    begin together. What a DATA_ACK says counts while no mapping says anything.
+    """
+    by_mapping = np.zeros(verdict.size, np.bool_)
+    for k in range(rows.size):
+        i = rows[k]
+        g = np.int64(stream[k])
+        o = g ^ 1
+        bits = flags[i]
+        if bits & DSS_ACK and bits & DSS_ACK8 and keyed[o] and verdict[o] == 0:
+            verdict[o] = VERIFIED if 0 <= dack[i] - base[o] < _NEAR else WRONG
+        if bits & DSS_MAP and keyed[g] and not by_mapping[g]:
+            behind = dsn[i] - base[g]
+            if bits & DSS_MAP8:
+                verdict[g] = VERIFIED if 0 <= behind < _NEAR else WRONG
+                by_mapping[g] = True
+            elif initial[direction[i]] and bits & DSS_DATA_FIN == 0:
+                agrees = (behind - np.int64(ssn[i]) + 1) & 0xFFFFFFFF == 0
+                if agrees or ssn[i] == 1:
+                    verdict[g] = VERIFIED if agrees else WRONG
+                    by_mapping[g] = True
 
 
 @compiled

@@ -122,9 +122,11 @@ def deliver(transfer: Transfer, everything: Bools) -> Delivered:
     mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
     gone = find_missed(Spans(t.time_ns, mapped, t.begin, t.end), t.new_bytes, on_data, _data_answers(t))
     if lost.time_ns.size:
-        return Delivered(grow(*_with_lost(t, taken, lost), t.streams, gone), gone)
-    levels = t.direction, t.flow_end, t.flow_reached, t.stream, t.begin, t.end
-    return Delivered(grow(t.time_ns, *levels, taken, t.streams, gone), gone)
+        subflow, data = _with_lost(t, taken, lost)
+    else:
+        subflow = t.time_ns, t.direction, t.flow_end, t.flow_reached
+        data = t.stream, t.begin, t.end, taken
+    return Delivered(grow(*subflow, *data, t.streams, gone), gone)
 
 
 def _flow_answers(t: Transfer) -> Any:
@@ -156,8 +158,9 @@ def _in_order(spans: Spans) -> Spans:
     return spans
 
 
-def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> tuple[Any, ...]:
-    """The arguments of `grow` with the bytes that subflows lost added: they only help what comes behind them."""
+def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> Any:
+    """The arguments of `grow` for subflows and for data, with the bytes that subflows lost added: these have no place in the
+    data stream, they only help what comes behind them."""
     order = np.argsort(np.concatenate((lost.time_ns, t.time_ns)), kind="stable")
 
     def merged(of_lost: Any, column: Any) -> Any:
@@ -165,8 +168,8 @@ def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> tuple[Any, ...]:
 
     direction, end = merged(lost.stream, t.direction), merged(lost.end, t.flow_end)
     reached = cover(direction, merged(lost.begin, t.flow_begin), end, t.directions).reached
-    places = merged(0, t.stream), merged(-1, t.begin), merged(-1, t.end)
-    return merged(lost.time_ns, t.time_ns), direction, end, reached, *places, merged(False, taken)
+    data = merged(0, t.stream), merged(-1, t.begin), merged(-1, t.end), merged(False, taken)
+    return (merged(lost.time_ns, t.time_ns), direction, end, reached), data
 
 
 def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:
