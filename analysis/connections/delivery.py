@@ -9,7 +9,7 @@ the host has: see `analysis.connections.missed`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -122,11 +122,11 @@ def deliver(transfer: Transfer, everything: Bools) -> Delivered:
     mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
     gone = find_missed(Spans(t.time_ns, mapped, t.begin, t.end), t.new_bytes, on_data, _data_answers(t))
     if lost.time_ns.size:
-        subflow, data = _with_lost(t, taken, lost)
-    else:
-        subflow = t.time_ns, t.direction, t.flow_end, t.flow_reached
-        data = t.stream, t.begin, t.end, taken
-    return Delivered(grow(*subflow, *data, t.streams, gone), gone)
+        t, taken = _with_lost(t, taken, lost)
+    growth = grow(
+        t.time_ns, t.direction, t.flow_end, t.flow_reached, t.stream, t.begin, t.end, taken, t.streams, missed=gone
+    )  # fmt: skip
+    return Delivered(growth, gone)
 
 
 def _flow_answers(t: Transfer) -> Any:
@@ -158,18 +158,26 @@ def _in_order(spans: Spans) -> Spans:
     return spans
 
 
-def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> Any:
-    """The arguments of `grow` for subflows and for data, with the bytes that subflows lost added: these have no place in the
-    data stream, they only help what comes behind them."""
+def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> tuple[Transfer, Bools]:
+    """The segments, and which of them count, with the bytes that subflows lost added. These have no place in the data stream
+    and do not count; they only help what comes behind them."""
     order = np.argsort(np.concatenate((lost.time_ns, t.time_ns)), kind="stable")
 
     def merged(of_lost: Any, column: Any) -> Any:
         return np.concatenate((np.broadcast_to(of_lost, lost.time_ns.shape), column))[order]
 
     direction, end = merged(lost.stream, t.direction), merged(lost.end, t.flow_end)
-    reached = cover(direction, merged(lost.begin, t.flow_begin), end, t.directions).reached
-    data = merged(0, t.stream), merged(-1, t.begin), merged(-1, t.end), merged(False, taken)
-    return (merged(lost.time_ns, t.time_ns), direction, end, reached), data
+    more = replace(
+        t,
+        time_ns=merged(lost.time_ns, t.time_ns),
+        direction=direction,
+        flow_end=end,
+        flow_reached=cover(direction, merged(lost.begin, t.flow_begin), end, t.directions).reached,
+        stream=merged(0, t.stream),
+        begin=merged(-1, t.begin),
+        end=merged(-1, t.end),
+    )
+    return more, merged(False, taken)
 
 
 def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:
