@@ -76,10 +76,8 @@ def find_payload(
     segments = Segments(row, positions.direction[row], begin, begin + table["payload_bytes"][row])
     streams = member.streams
     stream = streams[segments.direction]
-    coverage = cover(segments.direction, segments.begin, segments.end, streams.size)
     fallen = np.zeros(streams.size, np.int64)
     data = begin
-    source, parts = None, None
     mapped = np.flatnonzero(mptcp[stream >> 1])
     if mapped.size:
         chosen = segments if mapped.size == row.size else segments.take(mapped)
@@ -95,8 +93,10 @@ def find_payload(
             data = data[source]
             data[parts] = pieces.data
             stream = stream[source]
-            # Where a segment was split its parts are covered one by one.
-            coverage = cover(segments.direction, segments.begin, segments.end, streams.size)
+            del pieces, source, parts
+        del chosen, own, left
+    # Where a segment was split its parts are covered one by one.
+    coverage = cover(segments.direction, segments.begin, segments.end, streams.size)
     out = Payload(
         row=segments.row,
         direction=segments.direction,
