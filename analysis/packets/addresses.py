@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.packets.decode import ADDRESSES, intern_all, rehash
+from analysis.packets.decode import ADDRESSES, SEED, intern_all, rehash
 
 Codes = npt.NDArray[np.int32]
 
@@ -26,8 +27,8 @@ class AddressBook:
     def __init__(self) -> None:
         self.entries = np.zeros(256, ENTRY)
         self.slots = np.zeros(1024, np.int32)
-        self.counts = np.zeros(3, np.int64)
-        self.counts[ADDRESSES] = 1
+        self.counts = np.zeros(4, np.int64)
+        self.counts[ADDRESSES], self.counts[SEED] = 1, secrets.randbits(62)
         self._texts = [""]
 
     def __len__(self) -> int:
@@ -41,14 +42,16 @@ class AddressBook:
         entries = np.zeros(1 << (count + more).bit_length(), ENTRY)
         entries[:count] = self.entries[:count]
         self.entries, self.slots = entries, np.zeros(entries.size * 4, np.int32)
-        rehash(self.slots, self.entries, count)
+        rehash(self.slots, self.entries, self.counts)
 
     def texts(self) -> list[str]:
         """Texts of all addresses; the index is the code."""
         for code in range(len(self._texts), len(self)):
             high, low, version = (int(part) for part in self.entries[code].item())
-            address: Any = ipaddress.IPv4Address(low) if version == 4 else ipaddress.IPv6Address(high << 64 | low)
-            self._texts.append(str(address))
+            if version == 4:  # written out: a flood may have millions of them
+                self._texts.append(f"{low >> 24}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}")
+            else:
+                self._texts.append(str(ipaddress.IPv6Address(high << 64 | low)))
         return self._texts
 
     def text(self, code: int) -> str:

@@ -65,8 +65,8 @@ from analysis.packets.schema import (
 MOBILE_IP_PORT = 434
 SACK_ROOM, SIGNAL_ROOM, ADDRESS_ROOM = 8, 16, 4
 """What one packet can need at most of the ragged columns and of the address book: 40 bytes of options, four addresses."""
-SACKS, SIGNALS, ADDRESSES = range(3)
-"""Entries of the array `counts`: how many SACK blocks, MPTCP options and addresses are stored."""
+SACKS, SIGNALS, ADDRESSES, SEED = range(4)
+"""Entries of the array `counts`: how many SACK blocks, MPTCP options and addresses are stored; and the seed of the hash."""
 _DEEPEST = 8
 _HEADERS = 16
 
@@ -87,9 +87,11 @@ def _u64(data: Any, at: Any) -> Any:
 
 
 @compiled
-def _slot(version: Any, high: Any, low: Any, mask: Any) -> Any:
-    """Where the search for an address begins."""
-    mixed = (high ^ (low * np.uint64(0x9E3779B97F4A7C15))) + np.uint64(version)
+def _slot(seed: Any, version: Any, high: Any, low: Any, mask: Any) -> Any:
+    """Where the search for an address begins. The seed keeps strangers from choosing addresses that all begin at one place."""
+    mixed = ((high ^ np.uint64(seed)) * np.uint64(0xD6E8FEB86659FD93) ^ (low * np.uint64(0x9E3779B97F4A7C15))) + np.uint64(
+        version
+    )
     mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return np.int64(mixed >> np.uint64(32)) & mask
 
@@ -101,7 +103,7 @@ def _intern(slots: Any, book: Any, counts: Any, version: Any, high: Any, low: An
     The caller sees to free room in `slots` and `book`.
     """
     mask = slots.size - 1
-    slot = _slot(version, high, low, mask)
+    slot = _slot(counts[SEED], version, high, low, mask)
     while slots[slot] != 0:
         code = slots[slot]
         if book[code].low == low and book[code].high == high and book[code].version == version:
@@ -122,11 +124,11 @@ def intern_all(slots: Any, book: Any, counts: Any, version: Any, high: Any, low:
 
 
 @compiled
-def rehash(slots: Any, book: Any, count: Any) -> None:
-    """Fill an empty, larger hash table with the codes from 1 to `count` - 1."""
+def rehash(slots: Any, book: Any, counts: Any) -> None:
+    """Fill an empty, larger hash table with the codes of all addresses."""
     mask = slots.size - 1
-    for code in range(1, count):
-        slot = _slot(book[code].version, book[code].high, book[code].low, mask)
+    for code in range(1, counts[ADDRESSES]):
+        slot = _slot(counts[SEED], book[code].version, book[code].high, book[code].low, mask)
         while slots[slot] != 0:
             slot = (slot + 1) & mask
         slots[slot] = code
@@ -366,6 +368,35 @@ def _gre(data: Any, at: Any, stop: Any) -> Any:
 
 
 @compiled
+def _inside(data: Any, at: Any, stop: Any, protocol: Any, version: Any) -> Any:
+    """What an IP packet with this protocol carries at `at`: kind of tunnel, IP version of the inner packet, its offset.
+
+    Kind 0: no tunnel. IP version 0: a header of minimal encapsulation, all of which was captured.
+    """
+    kind, body = 0, at
+    if protocol == UDP and at + 12 <= stop and data[at + 8] == 4:
+        if MOBILE_IP_PORT not in (_u16(data, at), _u16(data, at + 2)):
+            return 0, 0, at
+        kind, protocol, body = TUNNEL_UDP, np.int64(data[at + 9]), at + 12
+        if protocol not in (IPIP, GRE, MINIMAL):
+            return 0, 0, at
+    inner = 0
+    if protocol == MINIMAL and version == 4:
+        fits = body + 8 <= stop and (data[body + 1] & 0x80 == 0 or body + 12 <= stop)
+        return (kind or TUNNEL_MINIMAL) if fits else 0, 0, body
+    if protocol == IPIP:
+        kind, inner = kind or (TUNNEL_IPIP if version == 4 else TUNNEL_4IN6), 4
+    elif protocol == IPV6_IN_IP:
+        kind, inner = TUNNEL_6IN4 if version == 4 else TUNNEL_6IN6, 6
+    elif protocol == GRE:
+        body, inner = _gre(data, body, stop)
+        kind = kind or TUNNEL_GRE
+    if inner == 0 or not _nibble(data, body, stop, inner):
+        return 0, 0, at
+    return kind, inner, body
+
+
+@compiled
 def _packet(
     data: Any,
     start: Any,
@@ -433,48 +464,24 @@ def _packet(
         stays = problems & (LATER_FRAGMENT | IP_MALFORMED | IP_CUT) != 0
         # What does this packet carry: another IP packet (then once more), or a transport header?
         inner, kind, body = 0, 0, at
-        if not stays and depth < _DEEPEST:
-            if protocol == MINIMAL and version == 4 and at + 8 <= stop:
-                kind, body = TUNNEL_MINIMAL, at + (12 if data[at + 1] & 0x80 else 8)
-            elif (
-                protocol == UDP
-                and at + 12 <= stop
-                and MOBILE_IP_PORT in (_u16(data, at), _u16(data, at + 2))
-                and data[at + 8] == 4
-            ):
-                body = at + 12
-                if data[at + 9] == IPIP and _nibble(data, body, stop, 4):
-                    kind, inner = TUNNEL_UDP, 4
-                elif data[at + 9] == GRE:
-                    body, inner = _gre(data, body, stop)
-                    kind = TUNNEL_UDP if inner else 0
-            elif protocol == IPIP:
-                kind, inner = TUNNEL_IPIP if version == 4 else TUNNEL_4IN6, 4
-            elif protocol == IPV6_IN_IP:
-                kind, inner = TUNNEL_6IN4 if version == 4 else TUNNEL_6IN6, 6
-            elif protocol == GRE:
-                body, inner = _gre(data, at, stop)
-                kind = TUNNEL_GRE if inner else 0
-            if kind and inner and not _nibble(data, body, stop, inner):
-                kind = 0
-            if kind == TUNNEL_MINIMAL and body > stop:
-                kind = 0
-        elif depth >= _DEEPEST:
+        if depth >= _DEEPEST:
             problems |= TOO_DEEP
+        elif not stays:
+            kind, inner, body = _inside(data, at, stop, protocol, version)
         if kind:
             if tunnel == 0:
                 tunnel, outer = kind, version
                 outer_src_high, outer_src_low, outer_dst_high, outer_dst_low = src_high, src_low, dst_high, dst_low
             depth += 1
-            if kind == TUNNEL_MINIMAL:
-                protocol = np.int64(data[at])
-                dst_low = np.uint64(_u32(data, at + 4))
-                if data[at + 1] & 0x80:
-                    src_low = np.uint64(_u32(data, at + 8))
-                at = body
-            else:
+            if inner:
                 at, version = body, inner
                 continue
+            # Minimal encapsulation: a short header of its own, at `body`, in front of the transport's.
+            whole = data[body + 1] & 0x80
+            protocol, dst_low = np.int64(data[body]), np.uint64(_u32(data, body + 4))
+            if whole:
+                src_low = np.uint64(_u32(data, body + 8))
+            at = body + (12 if whole else 8)
         if home_src >= 0 or home_dst >= 0:
             if tunnel == 0:
                 tunnel, outer = ROUTE_OPTIMISED, version

@@ -155,6 +155,13 @@ def test_gre_in_the_udp_tunnel(tmp_path):
     assert row["tunnel"] == TUNNEL_UDP
 
 
+def test_minimal_encapsulation_in_the_udp_tunnel(tmp_path):
+    head = Raw(b"\x04\x37\0\0" + b"\x06\x80\0\0" + bytes([10, 0, 0, 2, 10, 0, 0, 1]))
+    row = decode(tmp_path, Ether() / IP(src=C, dst=D) / UDP(sport=434, dport=434) / head / SEGMENT)
+    is_the_segment(row)
+    assert (row["tunnel"], row["outer_src"], row["outer_dst"]) == (TUNNEL_UDP, C, D)
+
+
 def test_registration_beside_the_udp_tunnel_is_no_tunnel(tmp_path):
     row = decode(tmp_path, Ether() / IP(src=C, dst=D) / UDP(sport=434, dport=434) / Raw(b"\x01" + bytes(23)))
     assert (row["protocol"], row["tunnel"], row["payload_bytes"], row["payload"][:1]) == (17, 0, 24, b"\x01")
