@@ -167,6 +167,12 @@ def endpoint(value: Any) -> Endpoint | None:
     return None
 
 
+def ends_of(summary: Json | None) -> tuple[Endpoint | None, Endpoint | None]:
+    """Own and the other's endpoint of the initial flow, as an application wrote them; None where it did not."""
+    known = summary or {}
+    return endpoint(known.get("local")), endpoint(known.get("peer"))
+
+
 def sides(run: Run) -> tuple[str, str]:
     """Nodes that receive and send the workload's data; of requests and responses that is the responses."""
     down = run.direction == "down" or run.workload_kind == "rpc"

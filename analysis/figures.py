@@ -1,20 +1,11 @@
-"""Figures from time series and tables, drawn with matplotlib: deterministic, colour-blind safe, readable in print.
-
-Colours are Okabe and Ito's palette; a path keeps its colour in every figure, a mechanism its own in comparisons. Every
-drawing function returns a Figure; `save` writes it as PNG and SVG, `svg_bytes` returns the SVG for embedding.
-"""
+"""Figures of runs, from time series and tables. Every function returns a Figure for `analysis.style.save`."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,72 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from analysis.results import Cell, Spread, seconds_text
 from analysis.series import BIN_S, Series
-
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F")
-PATH_COLOURS = {"wlan": PALETTE[0], "lte": PALETTE[1], "5g": PALETTE[2], "dsl": PALETTE[3], "satellite": PALETTE[4]}
-MECHANISM_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLES = ("-", "--", "-.", ":")
-GAP_COLOUR, EVENT_COLOUR, TEXT_COLOUR = "#D55E00", "#444444", "#222222"
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": TEXT_COLOUR,
-    "text.color": TEXT_COLOUR,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.hashsalt": "roamlab",
-    "svg.fonttype": "path",
-    "path.simplify_threshold": 0.3,
-}
-
-
-def path_colours(names: Sequence[str]) -> dict[str, str]:
-    """A fixed colour per path; unknown names get what is left of the palette, in order."""
-    out = {name: PATH_COLOURS[name] for name in names if name in PATH_COLOURS}
-    spare = [colour for colour in PALETTE if colour not in out.values()]
-    for index, name in enumerate(n for n in names if n not in out):
-        out[name] = spare[index % len(spare)]
-    return out
-
-
-def new_figure(width_in: float, height_in: float, layout: Any = "constrained") -> Figure:
-    """An empty figure with the common style; never touches matplotlib's global state."""
-    figure = Figure(figsize=(width_in, height_in), dpi=100, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def styled() -> Any:
-    """Context in which figures are drawn and saved."""
-    return mpl.rc_context(_STYLE)
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png (2x) and `stem`.svg; returns both paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    written = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    with styled():
-        figure.savefig(written[0], dpi=200, metadata={"Software": None})
-    written[1].write_bytes(svg_bytes(figure))
-    return written
-
-
-def svg_bytes(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes every time."""
-    buffer = io.BytesIO()
-    with styled():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+from analysis.style import EVENT_COLOUR, GAP_COLOUR, LINE_STYLES, MARKERS, MECHANISM_COLOURS, new_figure, path_colours, styled
 
 
 def _mark_events(axes: Axes, series: Series, end_s: float, width_in: float) -> int:
@@ -124,7 +50,8 @@ def _common_end(drawn: Sequence[Series]) -> float:
     return min(max(alive + events), max(s.end_s for s in drawn)) if alive else max(s.end_s for s in drawn)
 
 
-def _gap_text(series: Series) -> str:
+def gap_text(series: Series) -> str:
+    """Length of the gap, e.g. "gap 412 ms" or, without an end, "gap > 30 s"; "" when none is known."""
     if series.gap is None:
         return ""
     start_s, end_s = series.gap
@@ -159,7 +86,7 @@ def _shade_gap(axes: Axes, series: Series, end_s: float, width_in: float) -> Non
     start_s = series.gap[0]
     stop_s = min(end_s, series.end_s if series.gap[1] is None else series.gap[1])
     axes.axvspan(start_s, stop_s, color=GAP_COLOUR, alpha=0.18, linewidth=0)
-    text = _gap_text(series)
+    text = gap_text(series)
     span = max(end_s - series.start_s, 1e-9)
     length_in = 0.075 * len(text)
     x, side, shift = (start_s + stop_s) / 2, "center", 0
@@ -236,7 +163,7 @@ def cumulative_figure(curves: Sequence[tuple[str, Series]], title: str) -> Figur
                 times_s, totals = [*times_s, series.end_s], [*totals, totals[-1]]
             axes.plot(
                 times_s, np.asarray(totals) / scale, drawstyle="steps-post", label=label,
-                color=MECHANISM_COLOURS[index % len(MECHANISM_COLOURS)], linestyle=STYLES[index % len(STYLES)],
+                color=MECHANISM_COLOURS[index % len(MECHANISM_COLOURS)], linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 linewidth=1.8,
             )  # fmt: skip
         if curves:

@@ -7,7 +7,6 @@ capture or the link emulation was not sound, the run is not judged and says why.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from analysis.evidence import (
     check_span,
     compare_records,
     crashed,
-    endpoint,
+    ends_of,
     gather,
     relay_late_us,
     shown_ms,
     sides,
 )
+from analysis.files import write_atomically
 from analysis.measures.datagrams import jitter_ms
 from analysis.measures.gap import Floats, Gap, longest_gap
 from analysis.measures.goodput import phase_rates
@@ -65,13 +65,6 @@ def measure(path: Path, refresh: bool = False) -> tuple[Json, Series | None]:
         series.parent.mkdir(exist_ok=True)
         write_series(series, computed)
     return metrics, computed
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never half."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, "utf-8")
-    scratch.replace(path)
 
 
 def evaluate(run: Run) -> tuple[Json, Series | None]:
@@ -125,9 +118,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
 def _trace(evidence: Evidence, node: str, summary: Json | None, towards: bool) -> Stream | None:
     """The workload's stream in the captures of a node; `summary` is what the application on that node wrote."""
     rec, devices = evidence.reconstruction(node)
-    summary = summary or {}
-    ends = endpoint(summary.get("local")), endpoint(summary.get("peer"))
-    return trace_stream(rec, devices, *ends, evidence.run.addresses(node), towards)
+    return trace_stream(rec, devices, *ends_of(summary), evidence.run.addresses(node), towards)
 
 
 def _gap_fields(gap: Gap) -> Json:

@@ -11,19 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.charts.axes import bytes_text, count_text, duration_text
+from analysis.charts.axes import count_text
 from analysis.charts.interactive import FrameNumbers, frame_numbers, script_hash, script_text
 from analysis.charts.view import endpoint_text
-from analysis.metrics import write_atomically
+from analysis.files import write_atomically
+from analysis.html import environment
 from analysis.page_sections import connection_section, mobility_section, ways_of
 
 if TYPE_CHECKING:
     from analysis.examination import Analysis
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 DETAILS_MAX = 6
 """So many connections are shown with figures."""
 ROWS_MAX = 200
@@ -74,18 +73,6 @@ def write_page(analysis: Analysis, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, html)
     return out
-
-
-def environment() -> Environment:
-    """Templates with the page's filters; everything is escaped."""
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    made.filters["bytes"] = lambda value: "–" if value is None else bytes_text(value)
-    made.filters["duration"] = lambda seconds: "–" if seconds is None else duration_text(seconds)
-    made.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
-    made.filters["ms"] = lambda value: "–" if value is None else duration_text(value / 1e3)
-    return made
 
 
 def most_interesting(analysis: Analysis) -> list[int]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.charts.axes import bytes_text, duration_text
 from analysis.charts.bindings import binding_timeline
@@ -18,34 +15,17 @@ from analysis.charts.interactive import FrameNumbers, plot_data
 from analysis.charts.rates import outstanding_figure, subflow_goodput_figure
 from analysis.charts.signalling import mobility_sequence_chart, mptcp_sequence_chart
 from analysis.charts.view import endpoint_text
-from analysis.figures import styled, svg_bytes
-from analysis.report import Picture
+from analysis.html import embed
 
 if TYPE_CHECKING:
     from analysis.connections import Reconstruction
     from analysis.mobileip import Mobility
 
-EMBED_LIMIT_BYTES = 150_000
-"""An SVG larger than this is embedded as PNG."""
-PNG_DPI = 160
 MINOR_SHARE = 0.1
 """The direction with less data has figures of its own from this share of the other one on."""
 MINOR_SEGMENTS = 20
 FINDINGS_MAX, SUBFLOWS_MAX, TABLE_MAX = 60, 60, 40
 Facts = list[tuple[str, str]]
-
-
-def embed(figure: Figure, alt: str, vector: bool = True) -> Picture:
-    """A figure as a data URI: SVG, or PNG when that is too large or not wanted."""
-    width_px = round(figure.get_figwidth() * 100)
-    if vector:
-        svg = svg_bytes(figure)
-        if len(svg) <= EMBED_LIMIT_BYTES:
-            return Picture(f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}", alt, width_px)
-    buffer = io.BytesIO()
-    with styled():
-        figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return Picture(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", alt, width_px)
 
 
 def ways_of(rec: Reconstruction, number: int) -> list[bool]:
@@ -113,7 +93,7 @@ def _way(
         "plot": {
             "alt": alt,
             "data": plot_data(rec, number, up, points, numbers),
-            "fallback": embed(dsn_figure(rec, number, up), alt, vector=False),
+            "fallback": embed(dsn_figure(rec, number, up), alt, svg_limit_bytes=0),
         },
         "pictures": [{"picture": picture, "about": about} for picture, about in pictures],
     }

@@ -5,90 +5,57 @@ The file needs no network and no other file; it only links (relatively) to the r
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
+from analysis.charts.interactive import script_hash, script_text
 from analysis.claims import Claim
 from analysis.evidence import EVENT_LATE_LIMIT_MS, RELAY_LATE_LIMIT_US
-from analysis.figures import (
-    cumulative_figure,
-    gap_figure,
-    goodput_figure,
-    save,
-    side_by_side_figure,
-)
+from analysis.files import write_atomically
+from analysis.html import Picture, environment, keep
 from analysis.measures.gap import GAP_TOLERANCE_MS, GAP_TOLERANCE_SHARE, LEAD_S
-from analysis.metrics import write_atomically
 from analysis.references import Reference, load_references
+from analysis.report_sections import draw_runs, gap_pictures, scenario_sections
 from analysis.results import WORDS, Result, Row, gap_spread, number_text, workloads_of
 from analysis.rundir import DEFAULT_RECOVERY_LIMIT_S, Campaign
 from analysis.topology import topology_figure
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 CONTROL = "congestion_control"
-EMBED_LIMIT_BYTES = 250_000
-"""An SVG larger than this is embedded as PNG."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An embedded figure: data URI, text for those who cannot see it, natural width in CSS pixels."""
-
-    uri: str
-    alt: str
-    width_px: int
 
 
 def write_report(campaign: Campaign, results: list[Result], matrix: list[Row], claims: list[Claim], out: Path) -> Path:
     """Draw the figures, write them below `<campaign>.figures/` and `<run>/figures/`, and write the report to `out`."""
-    labels = dict(campaign.mechanisms)
     folder = campaign.path.with_name(f"{campaign.path.stem}.figures")
-    for result in results:
-        if result.run is not None and result.series is not None:
-            save(goodput_figure(result.series, result.run.label), result.run.path / "figures" / "goodput")
     workloads = workloads_of(campaign, results) or {"": ""}
-    several = len(workloads) > 1
-    gaps, sections = [], []
-    for workload, workload_label in workloads.items():
-        rows = [row for row in matrix if row.workload == workload]
-        place, suffix = (f"-{_file_name(workload)}", f" · {workload_label}") if several else ("", "")
-        cells = [cell for row in rows for cell in row.cells]
-        if any(cell.spread.count for cell in cells):
-            alt = f"Handover gap of every repetition{suffix}"
-            picture = _keep(gap_figure(cells, labels, dict(campaign.scenarios)), folder / f"gaps{place}", alt)
-            gaps.append((workload_label if several else "", picture))
-        for name, label in campaign.scenarios:
-            stem = folder / f"{_file_name(name)}{place}"
-            sections.append((name, _scenario_section(name, f"{label}{suffix}", rows, labels, stem)))
-    sections.sort(key=lambda section: [name for name, _ in campaign.scenarios].index(section[0]))
-    first = next((r for r in results if r.run is not None and r.run.manifest.get("graph")), None)
+    gaps = gap_pictures(campaign, matrix, workloads, folder)
+    sections = scenario_sections(campaign, matrix, workloads, folder)
+    pictures = [gap.picture for gap in gaps] + [picture for section in sections for picture in section.pictures]
+    draw_runs(results, sections, sum(len(picture.uri) for picture in pictures), out.parent)
+    scripted = any(section.plots for section in sections)
     html = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             campaign=campaign,
             sentence=summary_sentence(results, claims),
             matrix=matrix,
             words=WORDS,
-            topology=_topology(first, folder),
+            topology=_topology(results, folder),
             claims=claims,
             references=load_references(),
             cited=_cited(claims),
-            labels=labels | dict(campaign.scenarios),
+            labels=dict(campaign.mechanisms) | dict(campaign.scenarios),
             gaps=gaps,
-            sections=[section for _, section in sections],
-            runs=[_run_row(result, out.parent, several) for result in _in_order(campaign, results, list(workloads))],
+            sections=sections,
+            runs=[_run_row(r, out.parent, len(workloads) > 1) for r in _in_order(campaign, results, list(workloads))],
             about=_about(campaign, results),
+            script=Markup(script_text()) if scripted else "",
+            script_hash=script_hash() if scripted else "",
             limits={
                 "recovery_s": _recovery_text(results),
                 "lead_s": LEAD_S,
@@ -104,86 +71,21 @@ def write_report(campaign: Campaign, results: list[Result], matrix: list[Row], c
     return out
 
 
-def _file_name(name: str) -> str:
-    """A name of the campaign file as part of a file name."""
-    return re.sub(r"[^\w.+-]", "_", name)
-
-
 def _recovery_text(results: list[Result]) -> str:
     """The recovery limit of the runs in s; all of them when they differ."""
     limits = sorted({r.run.recovery_limit_s for r in results if r.run}) or [DEFAULT_RECOVERY_LIMIT_S]
     return " or ".join(f"{limit:g}" for limit in limits)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["mbit"] = lambda v: "–" if v is None else f"{v:.2f}"
-    environment.filters["bytes"] = bytes_text
-    return environment
-
-
-def bytes_text(value: Any) -> str:
-    """A number of bytes with a decimal prefix."""
-    if value is None:
-        return "–"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:.2f} {unit}"
-    return f"{value:.0f} B"
-
-
-def _keep(figure: Figure, stem: Path, alt: str) -> Picture:
-    """Save a figure and return it for embedding."""
-    png, vector = save(figure, stem)
-    svg = vector.read_bytes()
-    kind, data = ("image/svg+xml", svg) if len(svg) <= EMBED_LIMIT_BYTES else ("image/png", png.read_bytes())
-    uri = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return Picture(uri, alt, round(figure.get_figwidth() * 100))
-
-
-def _topology(result: Result | None, folder: Path) -> Picture | None:
-    if result is None or result.run is None:
+def _topology(results: list[Result], folder: Path) -> Picture | None:
+    """The topology of the first run that recorded one."""
+    run = next((r.run for r in results if r.run is not None and r.run.manifest.get("graph")), None)
+    if run is None:
         return None
-    names = {path.interface: path.name for path in result.run.paths}
-    figure = topology_figure(result.run.manifest["graph"], names)
-    nodes = ", ".join(str(node["name"]) for node in result.run.manifest["graph"].get("nodes", []))
-    return _keep(figure, folder / "topology", f"Topology with the nodes {nodes}")
-
-
-def representative(results: Iterable[Result]) -> Result | None:
-    """The run that stands for a cell in a figure: the judged one with the (lower) median gap, else any with a series."""
-    drawn = [r for r in results if r.series is not None]
-    judged = [r for r in drawn if r.judged] or drawn
-
-    def gap(result: Result) -> float:
-        value = result.metrics.get("gap_ms")
-        return float("inf") if value is None else float(value)
-
-    return sorted(judged, key=gap)[(len(judged) - 1) // 2] if judged else None
-
-
-def _scenario_section(name: str, label: str, rows: list[Row], labels: dict[str, str], stem: Path) -> dict[str, Any]:
-    """Figures of one scenario with all mechanisms and one workload."""
-    cells = [cell for row in rows for cell in row.cells if cell.scenario == name and cell.results]
-    chosen = [(labels[cell.mechanism], representative(cell.results)) for cell in cells]
-    columns = [(text, result.series if result else None) for text, result in chosen]
-    curves = [(text, series) for text, series in columns if series is not None and series.times_s]
-    pictures = []
-    if curves:
-        pictures.append(_keep(side_by_side_figure(columns), _beside(stem, "goodput"), f"Rate per path over time, {label}"))
-        pictures.append(
-            _keep(cumulative_figure(curves, "received by the application"), _beside(stem, "received"),
-                  f"Data received over time by mechanism, {label}")
-        )  # fmt: skip
-    repeated = any(len(cell.results) > 1 for cell in cells)
-    return {"name": name, "label": label, "pictures": pictures, "repeated": repeated}
-
-
-def _beside(stem: Path, what: str) -> Path:
-    return stem.with_name(f"{stem.name}-{what}")
+    graph = run.manifest["graph"]
+    figure = topology_figure(graph, {path.interface: path.name for path in run.paths})
+    nodes = ", ".join(str(node["name"]) for node in graph.get("nodes", []))
+    return keep(figure, folder / "topology", f"Topology with the nodes {nodes}")
 
 
 def summary_sentence(results: list[Result], claims: list[Claim]) -> str:
@@ -241,6 +143,7 @@ def _in_order(campaign: Campaign, results: list[Result], workloads: list[str]) -
 
 
 RAW_FILES = ("manifest.json", "timeline.jsonl", "metrics.json")
+FIGURES = tuple(f"figures/{name}.{kind}" for name in ("goodput", "dsn") for kind in ("png", "svg"))
 
 
 def _run_row(result: Result, base: Path, several_workloads: bool) -> dict[str, Any]:
@@ -251,7 +154,7 @@ def _run_row(result: Result, base: Path, several_workloads: bool) -> dict[str, A
         relative = os.path.relpath(run.path, base)
         files = [name for name in RAW_FILES if (run.path / name).exists()]
         files += [entry.file for entry in run.captures if (run.path / entry.file).exists()]
-        files += [name for name in ("figures/goodput.png", "figures/goodput.svg") if (run.path / name).exists()]
+        files += [name for name in FIGURES if (run.path / name).exists()]
         links = [(Path(name).name, quote(f"{relative}/{name}")) for name in files]
     spread = gap_spread([result]) if result.metrics.get("state") == "complete" else gap_spread([])
     verdict = str(m.get("verdict"))

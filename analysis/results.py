@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.metrics import measure
+from analysis.parallel import map_parallel
 from analysis.rundir import Campaign, Json, Run, load_run
 from analysis.series import Series
-
-PARALLEL_FROM = 4
-"""Starting worker processes takes about a second: it pays from this many runs on."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +36,7 @@ class Result:
 def load_results(campaign: Campaign, refresh: bool = False) -> list[Result]:
     """Measure every run of the campaign, side by side on the machine's processors. Raises InputError."""
     paths = [campaign.run_path(run_id) for run_id in campaign.runs]
-    workers = min(len(paths), len(os.sched_getaffinity(0)))
-    if workers < 2 or len(paths) < PARALLEL_FROM:
-        return [_result(path, refresh) for path in paths]
-    with ProcessPoolExecutor(workers) as pool:
-        return list(pool.map(_result, paths, [refresh] * len(paths)))
+    return map_parallel(_result, paths, [refresh] * len(paths))
 
 
 def _result(path: Path, refresh: bool) -> Result:

@@ -61,6 +61,17 @@ def trace_stream(
     endpoints as the application on that node saw them, if known. `towards_node`: the data flows to this node. Returns None
     when there is no TCP flow at all.
     """
+    found = find_stream(rec, local, peer, addresses, towards_node)
+    return None if found is None else _stream(rec, devices, *found)
+
+
+def find_stream(
+    rec: Reconstruction, local: Endpoint | None, peer: Endpoint | None, addresses: set[str], towards_node: bool
+) -> tuple[int, bool] | None:  # fmt: skip
+    """Number of the connection that the workload used, and whether its data flows from client to server.
+
+    Arguments and None as for `trace_stream`.
+    """
     number = _pick(rec.flows, local, peer, addresses)
     if number is None:
         return None
@@ -69,7 +80,7 @@ def trace_stream(
     here = local if local in (client, server) else None
     node_opened = client == here if here is not None else client[0] in addresses
     node_is_client = node_opened == bool(flow["opened_by_client"])
-    return _stream(rec, devices, int(flow["connection"]), up=node_is_client != towards_node)
+    return int(flow["connection"]), node_is_client != towards_node
 
 
 def _pick(flows: pd.DataFrame, local: Endpoint | None, peer: Endpoint | None, addresses: set[str]) -> int | None:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from analysis.figures import PATH_COLOURS, new_figure, styled
 from analysis.rundir import Json
+from analysis.style import PATH_COLOURS, new_figure, styled
 
 Position = tuple[float, float]
 BOX_WIDTH, BOX_HEIGHT = 0.94, 0.52

@@ -1,6 +1,6 @@
 """Figures of reconstructed connections and of signalling, drawn with matplotlib, and the data of the interactive DSN plot.
 
-Every function returns a Figure for `analysis.figures.save`. Where many points fall on one pixel one is drawn; retransmissions,
+Every function returns a Figure for `analysis.style.save`. Where many points fall on one pixel one is drawn; retransmissions,
 reinjections and extremes stay. Rings: thinning, view (rows, colours and marks of one direction) <- axes <- figures;
 sequence_layout <- sequences <- signalling.
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
 from analysis.charts.view import Mark, View
-from analysis.figures import EVENT_COLOUR, GAP_COLOUR, styled
+from analysis.style import EVENT_COLOUR, GAP_COLOUR, styled
 
 LEVELS_MAX = 6
 """Lines of names above the axes; marks that find no place on them stay without a name."""
@@ -101,15 +102,16 @@ def fitted(text: str, width_in: float, points: float, bold: bool = False) -> str
 
 
 def draw_marks(axes: Axes, marks: Sequence[Mark], span: tuple[float, float], width_in: float) -> tuple[int, int]:
-    """Signals as dashed lines with names above the axes, which are `width_in` wide.
+    """Signals as dashed lines, events as solid ones, with names above the axes, which are `width_in` wide.
 
     Returns how many lines of names there are and how many marks stayed without a name.
     """
     taken: list[float] = []  # per line of names: up to where it is used, in inches
     unnamed = 0
     for mark in marks:
-        axes.axvline(mark.at_s, color=EVENT_COLOUR, linewidth=0.8, linestyle=(0, (3, 2)), alpha=0.75, zorder=1.5)
-        length_in = text_width_in(mark.label, 7.5) + 0.1
+        dashes: Any = "-" if mark.event else (0, (3, 2))
+        axes.axvline(mark.at_s, color=EVENT_COLOUR, linewidth=0.8, linestyle=dashes, alpha=0.75, zorder=1.5)
+        length_in = text_width_in(mark.label, 7.5, mark.event) + 0.1
         left_in = (mark.at_s - span[0]) / max(span[1] - span[0], 1e-9) * width_in
         flipped = left_in + length_in > width_in and left_in > length_in
         begin_in = left_in - length_in if flipped else left_in
@@ -122,17 +124,23 @@ def draw_marks(axes: Axes, marks: Sequence[Mark], span: tuple[float, float], wid
             mark.label, (mark.at_s, 1), xycoords=("data", "axes fraction"),
             xytext=(-2 if flipped else 2, 2 + LINE_POINTS * level), textcoords="offset points",
             ha="right" if flipped else "left", fontsize=7.5, color=EVENT_COLOUR,
+            fontweight="bold" if mark.event else "normal",
         )  # fmt: skip
     return len(taken), unnamed
 
 
-def draw_gap(axes: Axes, gap_s: tuple[float, float] | None, span: tuple[float, float], width_in: float) -> None:
-    """The longest time without new in-order data as a shaded span with its length, beside it when it does not fit."""
+def draw_gap(
+    axes: Axes, gap_s: tuple[float, float] | None, span: tuple[float, float], width_in: float, length: str = ""
+) -> None:  # fmt: skip
+    """The longest time without new in-order data as a shaded span with its length, beside it when it does not fit.
+
+    `length`: in words, where it is not what the span tells.
+    """
     if gap_s is None or gap_s[0] >= span[1] or gap_s[1] <= span[0]:
         return
     start_s, stop_s = max(gap_s[0], span[0]), min(gap_s[1], span[1])
     axes.axvspan(start_s, stop_s, color=GAP_COLOUR, alpha=0.16, linewidth=0, zorder=0.5)
-    text = f"gap {duration_text(gap_s[1] - gap_s[0])}"
+    text = f"gap {length or duration_text(gap_s[1] - gap_s[0])}"
     length_in, scale = text_width_in(text, 8, True) + 0.12, width_in / max(span[1] - span[0], 1e-9)
     x, side, shift = (start_s + stop_s) / 2, "center", 0
     if (stop_s - start_s) * scale < length_in:

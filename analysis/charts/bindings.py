@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.charts import axes as parts
-from analysis.figures import PALETTE, new_figure
+from analysis.style import PALETTE, new_figure
 
 ROWS_MAX = 40
 """Rows of a timeline; the rest is only counted."""

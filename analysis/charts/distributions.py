@@ -15,7 +15,7 @@ from analysis.charts import axes as parts
 from analysis.charts.thinning import envelope
 from analysis.charts.view import make_view
 from analysis.connections.model import Reconstruction
-from analysis.figures import MARKERS, MECHANISM_COLOURS, new_figure
+from analysis.style import MARKERS, MECHANISM_COLOURS, new_figure
 
 Floats = npt.NDArray[np.float64]
 FLOOR_MS = 1e-3

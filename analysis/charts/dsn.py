@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 
 from analysis.charts import axes as parts
 from analysis.charts.thinning import envelope, one_per_cell
-from analysis.charts.view import KIND_NAMES, View, make_view
+from analysis.charts.view import KIND_NAMES, Timeline, View, make_view
 from analysis.connections.model import FIRST, REINJECTION, RETRANSMISSION, Reconstruction
-from analysis.figures import new_figure
+from analysis.style import new_figure
 
 WIDTH_IN, HEIGHT_IN = 9.0, 4.6
 COLUMNS, ROWS = 1600, 760
@@ -45,24 +45,27 @@ Limits = tuple[float, float, float, float]
 
 
 def dsn_figure(
-    rec: Reconstruction, connection: int, up: bool, start_s: float | None = None, end_s: float | None = None
+    rec: Reconstruction, connection: int, up: bool, start_s: float | None = None, end_s: float | None = None,
+    timeline: Timeline | None = None,
 ) -> Figure:  # fmt: skip
     """Data and data ACKs of one direction over time, by subflow, with signals and the longest gap.
 
-    `up`: data from client to server. `start_s`, `end_s`: seconds since the connection's first packet. Raises KeyError
-    for an unknown connection. Where several points fall on one pixel, one is drawn.
+    `up`: data from client to server. `start_s`, `end_s`: seconds since the connection's first packet, or since the zero of
+    the `timeline`, the events and the gap of which are then drawn. Raises KeyError for an unknown connection. Where several
+    points fall on one pixel, one is drawn.
     """
-    view = make_view(rec, connection, up, start_s, end_s)
+    view = make_view(rec, connection, up, start_s, end_s, timeline)
     with parts.plain_style():
         figure = new_figure(WIDTH_IN, HEIGHT_IN)
         figure.set_dpi(200)  # of what an SVG embeds as a picture
         axes = figure.add_subplot()
         span, width_in = view.limits_s, WIDTH_IN - 0.8
         unit, counts = _draw_data(axes, view)
-        parts.draw_gap(axes, view.gap_s, span, width_in)
-        lines, unnamed = parts.draw_marks(axes, view.marks(span), span, width_in)
+        parts.draw_gap(axes, view.gap_s, span, width_in, timeline.gap_length if timeline else "")
+        marks = sorted((*view.events(span), *view.marks(span)), key=lambda mark: mark.at_s)
+        lines, unnamed = parts.draw_marks(axes, marks, span, width_in)
         axes.set_xlim(*span)
-        axes.set_xlabel("time since the connection's first packet (s)")
+        axes.set_xlabel("time (s)" if timeline else "time since the connection's first packet (s)")
         axes.set_ylabel(f"place in the data stream ({unit.name})")
         parts.titled(axes, view.title, lines)
         parts.note(

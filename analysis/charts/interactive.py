@@ -1,7 +1,8 @@
 """Data of the interactive DSN plot: the script that draws it is `analysis/templates/dsn-plot.js`.
 
-All numbers go into one string per table: columns one after the other, times and places as differences, each number in
-base 128 with the lowest seven bits first (the high bit says that more follow), signed ones as zigzag, all of it in base64.
+All numbers go into one string per table: columns one after the other, most as differences of neighbours, each number in base
+128 with the lowest seven bits first (the high bit says that more follow), signed ones as zigzag, all of it in base64. Columns
+of zeros are left out; a table names those that are there.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.charts.axes import LEVELS_MAX
+from analysis.charts.axes import LEVELS_MAX, duration_text
 from analysis.charts.thinning import one_per_cell
-from analysis.charts.view import KIND_NAMES, View, facts_of, make_view
+from analysis.charts.view import KIND_NAMES, Timeline, View, facts_of, make_view
 from analysis.connections.model import FIRST, Reconstruction
 
 POINTS_MAX = 200_000
@@ -105,14 +106,16 @@ def frame_numbers(names: Sequence[str], tables: Sequence[Any]) -> FrameNumbers:
 
 
 def plot_data(
-    rec: Reconstruction, connection: int, up: bool, points_max: int = POINTS_MAX, numbers: FrameNumbers | None = None
+    rec: Reconstruction, connection: int, up: bool, points_max: int = POINTS_MAX, numbers: FrameNumbers | None = None,
+    timeline: Timeline | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the script needs to draw one direction of one connection; JSON-able, numbers as base64.
 
     At most `points_max` segments and half as many data ACKs: retransmissions and reinjections go first, of the rest one per
-    cell of as fine a grid as possible. `numbers`: makes frame numbers. Raises KeyError for an unknown connection.
+    cell of as fine a grid as possible. `numbers`: makes frame numbers. `timeline`: gives clock, events and gap. Raises KeyError
+    for an unknown connection.
     """
-    view = make_view(rec, connection, up)
+    view = make_view(rec, connection, up, timeline=timeline)
     segments, segment_zoom = _segments(view, points_max)
     acks, ack_zoom = _thinned(
         view.acks["time_ns"].to_numpy(np.int64), view.acks["data_ack"].to_numpy(np.int64), points_max // 2
@@ -124,26 +127,38 @@ def plot_data(
         packets = rec.packets
         file, frame = numbers.find(packets["interface"][rows].astype(np.int64), packets["payload_at"][rows])
     cut = segments.size
-    low_s, high_s = view.limits_s
-    idsn = int(facts_of(rec, connection)["client_idsn" if up else "server_idsn"])
-    marks = view.marks((low_s, high_s))
+    facts = facts_of(rec, connection)
+    first_ns, idsn = int(facts["first_ns"]), int(facts["client_idsn" if up else "server_idsn"])
+    marks = view.marks(view.limits_s)
     return {
         "title": view.title,
-        "span": [low_s, high_s],
+        "span": list(view.limits_s),
+        "start": (first_ns - view.origin_ns) / 1e9,
         "gap": list(view.gap_s) if view.gap_s else None,
+        "gapText": _gap_text(view),
         "idsn": str(idsn) if idsn else "",
-        "groups": [{"label": group.label, "colour": group.colour} for group in view.groups],
+        "groups": [{"label": g.label, "colour": g.colour, "subflow": min(g.subflows)} for g in view.groups],
         "kinds": list(KIND_NAMES),
         "kindCounts": np.bincount(view.segments["kind"].to_numpy(np.int64), minlength=len(KIND_NAMES)).tolist(),
         "files": list(numbers.files) if numbers else [""],
-        "segments": _segment_columns(view, segments, file[:cut], frame[:cut]),
-        "acks": _ack_columns(view, acks, file[cut:], frame[cut:]),
+        "segments": _segment_columns(view, first_ns, segments, file[:cut], frame[:cut]),
+        "acks": _ack_columns(view, first_ns, acks, file[cut:], frame[cut:]),
         "completeTo": min(zooms) if zooms else 0,
         "unmapped": view.unmapped,
         "marks": [[mark.at_s, mark.label] for mark in marks[:MARKS_MAX]],
         "marksLeftOut": max(len(marks) - MARKS_MAX, 0),
+        "events": [[mark.at_s, mark.label] for mark in view.events(view.limits_s)],
         "levels": LEVELS_MAX,
     }
+
+
+def _gap_text(view: View) -> str:
+    """What the shaded span is and how long it lasted."""
+    if view.gap_s is None:
+        return ""
+    if view.timeline is not None:
+        return f"the gap, {view.timeline.gap_length or duration_text(view.gap_s[1] - view.gap_s[0])}"
+    return f"longest time without new in-order data, {duration_text(view.gap_s[1] - view.gap_s[0])}"
 
 
 def _segments(view: View, limit: int) -> tuple[Int64s, float]:
@@ -164,34 +179,62 @@ def _thinned(x: Int64s, y: Int64s, limit: int) -> tuple[Int64s, float]:
     if x.size <= limit:
         return np.arange(x.size), 0.0
     columns = 1 << 20
-    while True:
-        kept = one_per_cell(x, y, columns, max(columns // 2, 1))
-        if kept.size <= limit or columns <= 2:
-            return kept[:limit], columns / SCREEN_COLUMNS
+    while (kept := _grid(x, y, columns)).size > limit and columns > 2:
         columns //= 2
+    for finer in (columns * 7 // 4, columns * 3 // 2, columns * 5 // 4):
+        some = _grid(x, y, finer)
+        if some.size <= limit:
+            return some, finer / SCREEN_COLUMNS
+    return kept[:limit], columns / SCREEN_COLUMNS
 
 
-def _table(count: int, total: int, columns: Sequence[Int64s]) -> dict[str, Any]:
-    return {"count": count, "total": total, "data": pack(columns)}
+def _grid(x: Int64s, y: Int64s, columns: int) -> Int64s:
+    return one_per_cell(x, y, columns, max(columns // 2, 1))
 
 
-def _micros(view: View, table: Any, rows: Int64s) -> Int64s:
+def _table(count: int, total: int, columns: dict[str, Int64s]) -> dict[str, Any]:
+    """A table of the plot: what it is called and how it is packed is read by `unpacked` of the script."""
+    sent = {name: column for name, column in columns.items() if column.any()}
+    return {"count": count, "total": total, "columns": list(sent), "data": pack(list(sent.values()))}
+
+
+def _micros(table: Any, rows: Int64s, first_ns: int) -> Int64s:
     """Times of rows in whole microseconds since the connection's first packet, never negative."""
-    return np.asarray(np.maximum((table["time_ns"].to_numpy(np.int64)[rows] - view.origin_ns) // 1000, 0), np.int64)
+    return np.asarray(np.maximum((table["time_ns"].to_numpy(np.int64)[rows] - first_ns) // 1000, 0), np.int64)
 
 
-def _segment_columns(view: View, rows: Int64s, file: Int64s, frame: Int64s) -> dict[str, Any]:
+def _carriers(view: View, table: Any, rows: Int64s) -> tuple[Int64s, Int64s]:
+    """Groups of rows, and how far the numbers of their subflows are above the smallest of the group."""
+    group = np.maximum(view.group_of(table)[rows], 0)
+    smallest = np.array([min(g.subflows) for g in view.groups] or [0], np.int64)
+    return group, np.maximum(table["subflow"].to_numpy(np.int64)[rows] - smallest[group], 0)
+
+
+def _segment_columns(view: View, first_ns: int, rows: Int64s, file: Int64s, frame: Int64s) -> dict[str, Any]:
     table = view.segments
     begin, end = (table[name].to_numpy(np.int64)[rows] for name in ("begin", "end"))
-    code = np.maximum(view.group_of(table)[rows], 0) * 4 + table["kind"].to_numpy(np.int64)[rows]
-    columns = [steps(_micros(view, table, rows)), zigzag(steps(begin)), np.maximum(end - begin, 0), code]
-    columns += [np.maximum(table["subflow"].to_numpy(np.int64)[rows], 0), file, zigzag(steps(frame))]
+    group, subflow = _carriers(view, table, rows)
+    columns = {
+        "time": steps(_micros(table, rows, first_ns)),
+        "begin": zigzag(steps(begin)),
+        "size": zigzag(steps(np.maximum(end - begin, 0))),
+        "code": group * 4 + table["kind"].to_numpy(np.int64)[rows],
+        "subflow": subflow,
+        "file": file,
+        "frame": zigzag(steps(frame)),
+    }
     return _table(rows.size, len(table), columns)
 
 
-def _ack_columns(view: View, rows: Int64s, file: Int64s, frame: Int64s) -> dict[str, Any]:
+def _ack_columns(view: View, first_ns: int, rows: Int64s, file: Int64s, frame: Int64s) -> dict[str, Any]:
     table = view.acks
-    data_ack, group = table["data_ack"].to_numpy(np.int64)[rows], np.maximum(view.group_of(table)[rows], 0)
-    columns = [steps(_micros(view, table, rows)), zigzag(steps(data_ack)), group]
-    columns += [np.maximum(table["subflow"].to_numpy(np.int64)[rows], 0), file, zigzag(steps(frame))]
+    group, subflow = _carriers(view, table, rows)
+    columns = {
+        "time": steps(_micros(table, rows, first_ns)),
+        "begin": zigzag(steps(table["data_ack"].to_numpy(np.int64)[rows])),
+        "code": group * 4,
+        "subflow": subflow,
+        "file": file,
+        "frame": zigzag(steps(frame)),
+    }
     return _table(rows.size, len(table), columns)

@@ -13,7 +13,7 @@ from analysis.charts import axes as parts
 from analysis.charts.thinning import envelope
 from analysis.charts.view import View, make_view
 from analysis.connections.model import Reconstruction
-from analysis.figures import new_figure
+from analysis.style import new_figure
 
 WIDTH_IN = 9.0
 BINS = 120

@@ -23,7 +23,7 @@ from analysis.charts.sequence_layout import (
     lifelines,
     shortened,
 )
-from analysis.figures import PALETTE, TEXT_COLOUR, new_figure
+from analysis.style import PALETTE, TEXT_COLOUR, new_figure
 
 # Inches. The axes cover the whole figure in inches, y downwards, so that nothing has to be measured twice.
 ROW, TIME_COLUMN, EDGE, BRACKET = 0.27, 0.95, 0.12, 1.55

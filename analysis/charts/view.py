@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.connections.delivery import delivery
 from analysis.connections.model import Reconstruction
-from analysis.figures import PALETTE
+from analysis.style import PALETTE
 
 KIND_NAMES = ("first transmission", "retransmission", "reinjection", "without mapping")
 OTHERS_COLOUR = "#8C8C8C"
@@ -42,11 +42,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Mark:
-    """A signal in a figure over time. `count`: so many of them at practically the same moment."""
+    """A signal in a figure over time, or an event of the experiment. `count`: so many at practically the same moment."""
 
     at_s: float
     text: str
     count: int = 1
+    event: bool = False
 
     @property
     def label(self) -> str:
@@ -55,8 +56,26 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Timeline:
+    """The experiment in which a connection was captured: figures then have its clock, its events and its gap.
+
+    `zero_ns`: the moment called 0. All else is in seconds since then: `span_s`, what is drawn at least; `events`, moments and
+    names; `gap_s`, start and end of the longest time without new data, `gap_length` in words. `paths`: names of the paths that
+    subflows take, by subflow number.
+    """
+
+    title: str
+    zero_ns: int
+    span_s: tuple[float, float]
+    events: tuple[tuple[float, str], ...] = ()
+    gap_s: tuple[float, float] | None = None
+    gap_length: str = ""
+    paths: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class View:
-    """One direction of one connection. Times are seconds since the connection's first packet.
+    """One direction of one connection. Times are seconds since its first packet, or since the zero of its timeline.
 
     `segments`, `acks`: rows of the reconstruction with a place in the data stream, in order of time. `unmapped`: segments
     without one. `signals`: of both sides. `limits_s`: what is to be drawn.
@@ -73,6 +92,7 @@ class View:
     groups: tuple[Group, ...]
     unmapped: int
     limits_s: tuple[float, float]
+    timeline: Timeline | None = None
 
     def seconds(self, table: pd.DataFrame) -> Floats:
         """Times of the rows of a table, s."""
@@ -94,7 +114,12 @@ class View:
 
     @property
     def gap_s(self) -> tuple[float, float] | None:
-        """Start and end of the longest time without new in-order data; None with fewer than two deliveries."""
+        """Start and end of the longest time without new in-order data; None with fewer than two deliveries.
+
+        The timeline's, if there is one.
+        """
+        if self.timeline is not None:
+            return self.timeline.gap_s
         times, _ = self.deliveries
         if times.size < 2:
             return None
@@ -105,9 +130,16 @@ class View:
         """Signals between two moments worth a line in a figure, repetitions left out, neighbours of a kind as one."""
         return _marks(self.signals, self.seconds(self.signals), span_s)
 
+    def events(self, span_s: tuple[float, float]) -> list[Mark]:
+        """Events of the timeline between two moments."""
+        known = self.timeline.events if self.timeline is not None else ()
+        return [Mark(at_s, text, event=True) for at_s, text in known if span_s[0] <= at_s <= span_s[1]]
+
     @property
     def title(self) -> str:
-        """Which connection and which way."""
+        """What the timeline calls it, else which connection and which way."""
+        if self.timeline is not None:
+            return self.timeline.title
         ends = [f"{_host(self.flows, side)}" for side in ("client", "server")]
         source, target = ends if self.up else ends[::-1]
         return f"connection {self.connection}: {source} → {target}"
@@ -133,18 +165,23 @@ def facts_of(rec: Reconstruction, connection: int) -> Any:
 
 
 def make_view(
-    rec: Reconstruction, connection: int, up: bool, start_s: float | None = None, end_s: float | None = None
+    rec: Reconstruction, connection: int, up: bool, start_s: float | None = None, end_s: float | None = None,
+    timeline: Timeline | None = None,
 ) -> View:  # fmt: skip
     """Rows of one direction of a connection, between two moments (s since its first packet) if they are given.
 
-    Raises KeyError when there is no such connection. Deliveries and gap are those of the whole connection.
+    With a `timeline`, moments count from its zero. Raises KeyError when there is no such connection. Deliveries and gap are
+    those of the whole connection.
     """
     facts = facts_of(rec, connection)
     segments = rec.segments.loc[(rec.segments["connection"] == connection) & (rec.segments["up"] == up)]
     acks = rec.acks.loc[(rec.acks["connection"] == connection) & (rec.acks["up"] == up)]
     flows = rec.flows.loc[rec.flows["connection"] == connection].sort_values("subflow", kind="stable")
-    origin_ns = int(facts["first_ns"])
-    last_s = max((int(facts["last_ns"]) - origin_ns) / 1e9, 1e-3)
+    origin_ns = int(facts["first_ns"]) if timeline is None else timeline.zero_ns
+    first_s, last_s = ((int(facts[name]) - origin_ns) / 1e9 for name in ("first_ns", "last_ns"))
+    if timeline is not None:
+        first_s, last_s = min(first_s, timeline.span_s[0]), max(last_s, timeline.span_s[1])
+    last_s = max(last_s, first_s + 1e-3)
     mapped = segments["begin"] >= 0
     return View(
         rec=rec,
@@ -155,9 +192,10 @@ def make_view(
         acks=acks.loc[acks["data_ack"] >= 0],
         signals=rec.signals.loc[rec.signals["connection"] == connection],
         flows=flows,
-        groups=subflow_groups(flows, "data_up" if up else "data_down"),
+        groups=subflow_groups(flows, "data_up" if up else "data_down", timeline.paths if timeline else {}),
         unmapped=int((~mapped).sum()),
-        limits_s=(0.0 if start_s is None else start_s, last_s if end_s is None else end_s),
+        limits_s=(first_s if start_s is None else start_s, last_s if end_s is None else end_s),
+        timeline=timeline,
     )
 
 
@@ -167,17 +205,19 @@ def _ends(flow: Any) -> tuple[str, str]:
     return ends if flow.opened_by_client else ends[::-1]
 
 
-def subflow_groups(flows: pd.DataFrame, size: str) -> tuple[Group, ...]:
+def subflow_groups(flows: pd.DataFrame, size: str, paths: Mapping[int, str]) -> tuple[Group, ...]:
     """Who shares a colour: nobody as long as there are colours, then subflows between the same addresses, then the small.
 
     flows: those of one connection in order of their subflow numbers. `size`: the column by which few stand out of many.
+    `paths`: names of paths by subflow number, as far as they are known.
     """
     rows: list[Any] = list(flows.itertuples())
     several_servers = len({_ends(row)[1] for row in rows}) > 1
 
     def name(row: Any) -> str:
         client, server = _ends(row)
-        return f"{client} – {server}" if several_servers else client
+        path = paths.get(int(row.subflow))
+        return (f"{client} – {server}" if several_servers else client) + (f" ({path})" if path else "")
 
     members: dict[Any, list[Any]] = {}
     for row in rows:

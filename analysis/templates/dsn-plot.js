@@ -2,8 +2,8 @@
  *
  * For every element of class "dsn-plot": its child of type application/json holds what analysis/charts/interactive.py
  * packs. Nothing is loaded. The element gets a property `dsnPlot` with view(), zoomTo(x0, x1, y0, y1), fit(x0, x1),
- * reset(), nearest(x, y), counts() and describe(hit). Times are seconds since the connection's first packet, places bytes
- * since the first byte of its data stream.
+ * reset(), nearest(x, y), counts() and describe(hit). Times are seconds (data.start: the connection's first packet), places
+ * bytes since the first byte of its data stream. A plot in a closed details element is built when that is opened.
  */
 (function () {
   "use strict";
@@ -11,17 +11,21 @@
   const INK = "#222222", SOFT = "#57606a", GRID = "#e4e4e4", EDGE = "#666666", ACK_LINE = "#6b6b6b";
   const FONT = "12px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif";
   const SMALL = "11px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif";
+  const BOLD = "600 " + SMALL;
   const SPAN_MIN_S = 2e-6, SPAN_MIN_BYTES = 16, NEAR_PX = 14, LINE_PX = 13;
 
   /* ---- data ---- */
 
-  function reader(text) {
-    const raw = atob(text);
+  /* Columns as they are packed: plain numbers, "up" sums of steps, "signed" sums of signed steps. */
+  const PACKED = { time: "up", begin: "signed", size: "signed", code: "", subflow: "", file: "", frame: "signed" };
+
+  function unpacked(table, data) {
+    const raw = atob(table.data), n = table.count, out = { count: n, total: table.total };
     let at = 0;
-    return function column(count, step) {
-      const out = new Float64Array(count);
-      let last = 0;
-      for (let i = 0; i < count; i++) {
+    for (const name of Object.keys(PACKED)) out[name] = new Float64Array(n);
+    for (const name of table.columns) {
+      const column = out[name], step = PACKED[name];
+      for (let i = 0, last = 0; i < n; i++) {
         let value = 0, scale = 1, byte = 0;
         do {
           byte = raw.charCodeAt(at++);
@@ -30,34 +34,20 @@
         } while (byte & 128);
         if (step === "signed") value = value % 2 ? -(value + 1) / 2 : value / 2;
         if (step) last = value += last;
-        out[i] = value;
+        column[i] = value;
       }
-      return out;
-    };
-  }
-
-  function unpackSegments(table) {
-    const next = reader(table.data), n = table.count;
-    const time = next(n, "up"), begin = next(n, "signed"), size = next(n), code = next(n);
-    const rest = { subflow: next(n), file: next(n), frame: next(n, "signed") };
-    const group = new Uint8Array(n), kind = new Uint8Array(n);
-    for (let i = 0; i < n; i++) {
-      time[i] /= 1e6;
-      group[i] = Math.floor(code[i] / 4);
-      kind[i] = code[i] % 4;
     }
-    return Object.assign({ count: n, total: table.total, time, begin, size, group, kind }, rest);
-  }
-
-  function unpackAcks(table) {
-    const next = reader(table.data), n = table.count;
-    const time = next(n, "up"), begin = next(n, "signed"), group = next(n);
-    const highest = new Float64Array(n);
+    out.group = new Uint8Array(n);
+    out.kind = new Uint8Array(n);
+    out.highest = new Float64Array(n);
     for (let i = 0, top = 0; i < n; i++) {
-      time[i] /= 1e6;
-      highest[i] = top = Math.max(top, begin[i]);
+      out.time[i] = out.time[i] / 1e6 + data.start;
+      out.group[i] = Math.floor(out.code[i] / 4);
+      out.kind[i] = out.code[i] % 4;
+      out.subflow[i] += data.groups.length ? data.groups[out.group[i]].subflow : 0;
+      out.highest[i] = top = Math.max(top, out.begin[i]);
     }
-    return { count: n, total: table.total, time, begin, group, highest, subflow: next(n), file: next(n), frame: next(n, "signed") };
+    return out;
   }
 
   /** Index of the first value that is not below `wanted` in ascending values. */
@@ -106,8 +96,10 @@
 
   function build(host) {
     const data = JSON.parse(host.querySelector("script[type='application/json']").textContent);
-    const segments = unpackSegments(data.segments), acks = unpackAcks(data.acks);
-    const shown = { groups: data.groups.map(() => true), kinds: data.kinds.map(() => true), acks: true, marks: true };
+    const segments = unpacked(data.segments, data), acks = unpacked(data.acks, data);
+    const marks = [...data.marks.map(([at, text]) => ({ at, text, event: false })), ...data.events.map(([at, text]) => ({ at, text, event: true }))];
+    marks.sort((a, b) => a.at - b.at);
+    const shown = { groups: data.groups.map(() => true), kinds: data.kinds.map(() => true), acks: true, signals: true, events: true };
     const full = wholeView();
     let view = Object.assign({}, full), box = null, drag = null, queued = false, hit = null;
     const touches = new Map();
@@ -211,7 +203,7 @@
     function draw() {
       if (!stage.clientWidth) return;
       const pen = prepared(canvas);
-      const names = shown.marks ? placedMarks(pen) : { places: [], lines: 0 };
+      const names = placedMarks(pen);
       const left = stage.clientWidth < 520 ? 48 : 62, top = 8 + LINE_PX * names.lines;
       box = { left, top, width: stage.clientWidth - left - 10, height: stage.clientHeight - top - 40 };
       pen.fillStyle = "#ffffff";
@@ -285,28 +277,28 @@
     /** Names of the marks in view on as many lines as needed, at most data.levels; x is where the mark is. */
     function placedMarks(pen) {
       const left = stage.clientWidth < 520 ? 48 : 62, width = stage.clientWidth - left - 10, used = [], places = [];
-      pen.font = SMALL;
-      for (const [at, text] of data.marks) {
-        if (at < view.x0 || at > view.x1) continue;
+      for (const { at, text, event } of marks) {
+        if (at < view.x0 || at > view.x1 || !(event ? shown.events : shown.signals)) continue;
+        pen.font = event ? BOLD : SMALL;
         const x = left + ((at - view.x0) / (view.x1 - view.x0)) * width, length = pen.measureText(text).width + 8;
         const flip = x + length > left + width && x - length > left, begin = flip ? x - length : x;
         let level = used.findIndex((end) => end <= begin);
         if (level < 0) level = used.length;
         if (level < data.levels) used[level] = begin + length;
-        places.push({ x, text: level < data.levels ? text : "", level, flip });
+        places.push({ x, text: level < data.levels ? text : "", level, flip, event });
       }
       return { places, lines: used.length };
     }
 
     function drawMarks(pen, places) {
-      pen.font = SMALL;
       pen.textBaseline = "alphabetic";
       pen.strokeStyle = "rgba(68, 68, 68, 0.75)";
       pen.fillStyle = "#444444";
       pen.lineWidth = 1;
-      pen.setLineDash([3, 2]);
       for (const mark of places) {
         const x = Math.round(mark.x) + 0.5;
+        pen.font = mark.event ? BOLD : SMALL;
+        pen.setLineDash(mark.event ? [] : [3, 2]);
         line(pen, x, box.top, x, box.top + box.height);
         pen.textAlign = mark.flip ? "right" : "left";
         if (mark.text) pen.fillText(mark.text, mark.flip ? x - 3 : x + 2, box.top - 4 - LINE_PX * mark.level);
@@ -422,7 +414,7 @@
       const inView = seen.reduce((sum, n) => sum + n, 0);
       let text = view.x0 <= full.x0 && view.x1 >= full.x1 && view.y0 <= full.y0 && view.y1 >= full.y1 ? "All of it: " : "Zoomed in to " + durationText(view.x1 - view.x0) + ": ";
       text += grouped(inView) + (inView === 1 ? " segment" : " segments") + " in view.";
-      if (data.gap) text += " Shaded: longest time without new in-order data, " + durationText(data.gap[1] - data.gap[0]) + ".";
+      if (data.gap) text += " Shaded: " + data.gapText + ".";
       if (segments.count < segments.total || acks.count < acks.total) {
         const zoom = (full.x1 - full.x0) / (view.x1 - view.x0);
         text += " The page holds " + grouped(segments.count) + " of " + grouped(segments.total) + " segments and " + grouped(acks.count) + " of " + grouped(acks.total) + " data ACKs: ";
@@ -611,7 +603,8 @@
       toggle(name + " (" + grouped(data.kindCounts[i]) + ")", "", ["•", "×", "▲"][i], () => shown.kinds[i], (on) => { shown.kinds[i] = on; });
     });
     if (acks.count) toggle("data ACK", "", "–", () => shown.acks, (on) => { shown.acks = on; });
-    if (data.marks.length) toggle("signals", "", "┊", () => shown.marks, (on) => { shown.marks = on; });
+    if (data.marks.length) toggle("signals", "", "┊", () => shown.signals, (on) => { shown.signals = on; });
+    if (data.events.length) toggle("events", "", "│", () => shown.events, (on) => { shown.events = on; });
 
     over.addEventListener("pointerdown", pressed);
     over.addEventListener("pointermove", moved);
@@ -630,5 +623,9 @@
     };
   }
 
-  for (const host of document.querySelectorAll(".dsn-plot")) build(host);
+  for (const host of document.querySelectorAll(".dsn-plot")) {
+    const folded = host.closest("details:not([open])");
+    if (folded) folded.addEventListener("toggle", () => build(host), { once: true });
+    else build(host);
+  }
 })();

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html as html_module
 import json
 import os
 import re
@@ -15,10 +18,14 @@ import synthetic as syn
 from matplotlib.image import imread
 from synthetic import campaign_file, claim, dying_scene, handover_scene, manifest, write_run
 
-from analysis import figures
+from analysis import figures, report_sections
 from analysis.__main__ import main
-from analysis.figures import goodput_figure, save, svg_bytes
+from analysis.figures import goodput_figure
+from analysis.report_sections import gap_pictures
+from analysis.results import Cell, Row, Spread
+from analysis.rundir import load_campaign
 from analysis.series import Series
+from analysis.style import path_colours, save, svg_bytes
 from analysis.topology import BOX_HEIGHT, BOX_WIDTH, layout, topology_figure
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -56,19 +63,39 @@ def report(outage) -> Path:
 
 
 class Elements(HTMLParser):
-    """Start tags with their attributes, and everything that is text."""
+    """Start tags with their attributes, contents of scripts by their type, and everything else that is text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
+        self.scripts: list[tuple[str | None, str]] = []
+        self.text, self._inside = "", False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self._inside = tag == "script"
+        if self._inside:
+            self.scripts.append((dict(attrs).get("type"), ""))
+
+    def handle_endtag(self, tag):
+        self._inside = False
 
     def handle_data(self, data):
-        self.text += data
+        if self._inside:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        else:
+            self.text += data
+
+    @property
+    def policy(self) -> str:
+        """The page's Content-Security-Policy."""
+        return next(a["content"] for t, a in self.tags if t == "meta" and "http-equiv" in a)
+
+    @property
+    def plots(self) -> list[dict]:
+        """Data of the interactive plots."""
+        return [json.loads(text) for kind, text in self.scripts if kind == "application/json"]
 
 
 def browser() -> str:
@@ -118,13 +145,107 @@ def test_browser_shows_the_matrix_without_complaint(report, tmp_path):
     assert all(a.get("alt") for t, a in dom.tags if t == "img")
 
 
-def test_nothing_overflows_on_a_laptop(report, tmp_path):
-    """A wider page than its window would be scrolled sideways: a script in a copy says so in the title."""
-    probe = report.with_name("probe.html")
-    script = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script></body>"
-    probe.write_text(report.read_text().replace("</body>", script))
-    dom = browse(probe, tmp_path / "profile", "--window-size=1280,900", "--dump-dom").stdout
-    assert int(re.search(r"<title>width (\d+)", dom)[1]) <= 1280
+DRIVER = """
+<pre id="probe"></pre>
+<script>
+const out = {ready: document.querySelectorAll(".dsn-ready").length}, folds = [...document.querySelectorAll("details")];
+let waiting = folds.length;
+for (const fold of folds) {
+  fold.addEventListener("toggle", () => { if (!--waiting) probe(); });
+  fold.open = true;
+}
+function probe() {
+  out.readyWhenOpen = document.querySelectorAll(".dsn-ready").length;
+  const host = document.querySelector(".dsn-plot"), plot = host.dsnPlot;
+  plot.draw();
+  out.counts = plot.counts();
+  out.view = plot.view();
+  out.status = host.querySelector(".dsn-status").textContent;
+  out.topWithEvents = plot.box().top;
+  [...host.querySelectorAll(".dsn-key")].find((key) => key.textContent.includes("events")).click();
+  plot.draw();
+  out.topWithout = plot.box().top;
+  out.width = document.documentElement.scrollWidth;
+  document.getElementById("probe").textContent = JSON.stringify(out);
+}
+</script></body>
+"""
+
+
+def probed(page: Path, folder: Path, window: str) -> dict:
+    """What the driver above says of a copy of the page whose policy lets it run, with every plot opened."""
+    probe = folder / "probe.html"
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    probe.write_text(html.replace("</body>", DRIVER))
+    done = browse(probe, folder / "profile", f"--window-size={window}", "--virtual-time-budget=5000", "--dump-dom")
+    assert "CONSOLE" not in done.stderr
+    return json.loads(html_module.unescape(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout)[1]))
+
+
+@pytest.mark.parametrize(("window", "limit"), [("1280,900", 1280), ("500,900", 500)])
+def test_nothing_overflows_with_every_plot_open(report, tmp_path, window, limit):
+    """A wider page than its window would be scrolled sideways."""
+    assert probed(report, tmp_path, window)["width"] <= limit
+
+
+def test_plots_are_built_when_they_are_opened_and_show_the_events(report, tmp_path):
+    driven = probed(report, tmp_path, "1280,900")
+    assert driven["ready"] == 0
+    assert driven["readyWhenOpen"] == len(PLOTS)
+    data = Elements(report.read_text()).plots[0]
+    assert driven["counts"] == {"segments": data["segments"]["count"], "acks": data["acks"]["count"]}
+    assert driven["view"]["x1"] == pytest.approx(data["span"][1], rel=0.02)
+    assert "Shaded: the gap, > 30 s." in driven["status"]
+    assert driven["topWithEvents"] > driven["topWithout"]  # the line with the event's name
+
+
+PLOTS = ["Stream position over time: TCP", "Data sequence numbers over time: MPTCP", "Data sequence numbers over time: MPTCP"]
+"""Two of the first scenario; of the second only the run with a dropped packet has a series."""
+
+
+def test_each_traced_mechanism_has_a_plot_with_events_gap_and_paths(report):
+    """The clock is that of the other figures: 0 at the scenario's start; the gap is the one that was measured."""
+    html = report.read_text()
+    assert re.findall(r"<details>\s*<summary>(.*?)</summary>", html) == PLOTS
+    assert not re.findall(r"<details [^>]", html)
+    tcp, mptcp, _ = Elements(html).plots
+    for data in (tcp, mptcp):
+        assert data["events"] == [[5.0, "carrier-loss mn-wlan"]]
+        assert data["start"] == pytest.approx(0.1, abs=0.01)
+        assert data["segments"]["count"] == data["segments"]["total"] > 1000
+    assert (tcp["gapText"], mptcp["gapText"]) == ("the gap, > 30 s", "the gap, 400 ms")  # of 400 and 600 ms the lower
+    assert tcp["span"][1] >= 35
+    assert mptcp["gap"] == pytest.approx([4.998, 5.398], abs=0.003)
+    assert [group["label"] for group in tcp["groups"]] == ["0 · 10.1.0.100 (wlan)"]
+    assert [group["label"].split(" ")[-1] for group in mptcp["groups"]] == ["(wlan)", "(lte)"]
+    assert tcp["idsn"] == ""
+
+
+def test_plots_share_what_the_pictures_leave(outage, report, tmp_path, monkeypatch):
+    """Without room for them plots have the fewest points that are legible."""
+    monkeypatch.setattr(report_sections, "REPORT_BYTES", 0)
+    monkeypatch.setattr(report_sections, "POINTS_MIN", 500)
+    assert main(["report", str(outage), "--out", str(tmp_path / "r.html")]) == 0
+    plots = Elements((tmp_path / "r.html").read_text()).plots
+    assert len(plots) == len(PLOTS)
+    for data in plots:
+        assert data["segments"]["count"] <= 500 < data["segments"]["total"]
+        assert data["acks"]["count"] <= 250
+
+
+def test_run_without_captures_keeps_its_place_but_has_no_plot(tmp_path):
+    """Its metrics were computed before somebody deleted the large files."""
+    write_run(tmp_path / "r", handover_scene(0.4), manifest("r", "mptcp", "mptcp", "carrier-loss", LOSS, 12.0))
+    path = campaign_file(tmp_path, ["r"], ["mptcp"], ["carrier-loss"])
+    assert main(["report", str(path)]) == 0
+    assert len(Elements(path.with_suffix(".html").read_text()).plots) == 1
+    shutil.rmtree(tmp_path / "r" / "pcap")
+    assert main(["report", str(path)]) == 0
+    page = Elements(path.with_suffix(".html").read_text())
+    assert not page.scripts
+    assert "script-src 'none'" in page.policy
+    assert "400 ms" in page.text
+    assert not [t for t, _ in page.tags if t == "details"]
 
 
 def test_it_can_be_seen_and_printed(report, tmp_path):
@@ -141,7 +262,12 @@ def test_it_can_be_seen_and_printed(report, tmp_path):
 def test_file_is_self_contained_and_escaped(report):
     html = report.read_text()
     page = Elements(html)
-    assert not [t for t, _ in page.tags if t in ("script", "link", "iframe", "object")]
+    assert not [t for t, _ in page.tags if t in ("link", "iframe", "object", "base")]
+    code = [text for kind, text in page.scripts if kind != "application/json"]
+    assert len(code) == 1  # the plots'
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(code[0].encode()).digest()).decode()}'" in page.policy
+    assert page.policy.startswith("default-src 'none'")
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     sources = [a["src"] for _, a in page.tags if "src" in a]
     assert sources
     assert all(source.startswith("data:image/") for source in sources)
@@ -172,7 +298,11 @@ def test_figures_lie_beside_the_data(outage, report):
     for stem in ("gaps", "topology", "carrier-loss-goodput", "carrier-loss-received"):
         for suffix in ("png", "svg"):
             assert (outage.parent / "c1.figures" / f"{stem}.{suffix}").stat().st_size > 2000
-    assert (outage.parent / "r-mptcp-0" / "figures" / "goodput.png").exists()
+    for name in ("goodput", "dsn"):
+        for run in ("r-tcp", "r-mptcp-0", "r-mptcp-1", "r-drop"):  # of every run, whether it is in the report or not
+            assert (outage.parent / run / "figures" / f"{name}.png").stat().st_size > 2000
+        assert f"r-mptcp-1/figures/{name}.svg" in report.read_text()
+        assert not (outage.parent / "r-none" / "figures" / f"{name}.png").exists()
     assert not list(outage.parent.rglob(".*"))  # no half-written files
 
 
@@ -306,6 +436,25 @@ def some_series(**more) -> Series:
     return Series(**(values | more))
 
 
+def test_many_repetitions_have_a_distribution_few_have_dots(outage, report, tmp_path):
+    def row(mechanism: str, *spreads: Spread) -> Row:
+        cells = [
+            Cell(mechanism, scenario, "w", "mixed", spread, 0, spread.count, (), ())
+            for scenario, spread in zip(("carrier-loss", "handover"), spreads, strict=True)
+        ]
+        return Row(mechanism, "w", mechanism, tuple(cells))
+
+    matrix = [
+        row("tcp", Spread((900.0,), (30e3,)), Spread(())),
+        row("mptcp", Spread((1.0, 2.0, 3.0, 4.0, 5.0)), Spread((7.0,))),
+    ]
+    found = gap_pictures(load_campaign(outage), matrix, {"w": "web"}, tmp_path)
+    assert [(gap.heading, gap.kind) for gap in found] == [("", "overview"), ("carrier loss", "distribution")]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{n}.{k}" for n in ("gaps", "carrier-loss-gaps") for k in ("png", "svg")
+    }
+
+
 def test_svg_is_deterministic_and_dateless():
     first, second = (svg_bytes(goodput_figure(some_series(), "t")) for _ in range(2))
     assert first == second
@@ -326,7 +475,7 @@ def test_figures_of_odd_series(tmp_path, more):
 
 
 def test_paths_keep_their_colours():
-    alone, both = figures.path_colours(["lte"]), figures.path_colours(["wlan", "lte", "mesh"])
+    alone, both = path_colours(["lte"]), path_colours(["wlan", "lte", "mesh"])
     assert alone["lte"] == both["lte"]
     assert len(set(both.values())) == 3
 

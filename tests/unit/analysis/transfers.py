@@ -171,8 +171,8 @@ def analysis(rec: Reconstruction, path: str = "capture.pcap", mobility: Any = No
     interface = SimpleNamespace(name="eth0", link_type=1, snap_bytes=128)
     capture = SimpleNamespace(path=Path(path), interfaces=(interface,), dropped=0, damage=None, packets=len(rec.packets))
     capture.table = rec.packets
-    summary = summarise([capture], rec, mobility, [0], most)
-    return SimpleNamespace(captures=[capture], rec=rec, mobility=mobility, summary=summary)
+    summary = summarise([capture], rec, mobility, {}, [0], most)
+    return SimpleNamespace(captures=[capture], rec=rec, mobility=mobility, comparisons={}, summary=summary)
 
 
 def handover(stretch: int = 1, break_s: float = 0.4, number: int = 0) -> Reconstruction:

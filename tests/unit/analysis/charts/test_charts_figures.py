@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import transfers as tr
@@ -11,8 +14,8 @@ from analysis.charts.axes import LEVELS_MAX, bytes_text, duration_text, shorten
 from analysis.charts.distributions import delivery_distribution_figure, ecdf, gap_distribution_figure
 from analysis.charts.dsn import dsn_figure, mapping_figure
 from analysis.charts.rates import bin_width_s, goodput_bins, outstanding, outstanding_figure, subflow_goodput_figure
-from analysis.charts.view import GROUPS_MAX, OTHERS_COLOUR, make_view
-from analysis.figures import PALETTE, save, svg_bytes
+from analysis.charts.view import GROUPS_MAX, OTHERS_COLOUR, Timeline, make_view
+from analysis.style import PALETTE, save, svg_bytes
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +270,32 @@ def test_words():
     assert [bytes_text(v) for v in (0, 999, 1420, 1e6, 2.5e9)] == ["0 B", "999 B", "1.42 kB", "1 MB", "2.5 GB"]
     assert shorten("abcdefghij", 7) == "abcd…ij"
     assert shorten("a\nb\x1b[0m", 20) == "a·b·[0m"
+
+
+def test_timeline_gives_a_figure_its_clock_events_and_gap(tmp_path):
+    """Events are solid lines with bold names, signals dashed ones; a gap without an end says so."""
+    timeline = Timeline("a run", tr.START_NS - 2_000_000_000, (0.0, 40.0), ((4.0, "carrier-loss"),), (3.9, 40.0), "> 36 s")
+    figure = dsn_figure(tr.handover(), 0, False, timeline=timeline)
+    axes = figure.axes[0]
+    assert axes.get_xlim() == (0.0, 40.0)
+    assert axes.get_xlabel().startswith("time (s)")
+    assert axes.get_title(loc="left") == "a run"
+    texts = {text.get_text(): text for text in axes.texts}
+    assert texts["carrier-loss"].get_fontweight() == "bold"
+    assert texts["JOIN 1"].get_fontweight() == "normal"
+    assert "gap > 36 s" in texts
+    upright = [line for line in axes.lines if list(line.get_ydata()) == [0, 1]]
+    assert [line.get_xdata()[0] for line in upright if line.get_linestyle() == "-"] == [4.0]
+    assert len(upright) > 1
+    save(figure, tmp_path / "f")
+
+
+def test_charts_know_nothing_of_runs():
+    """They are for anybody's captures: importing them loads neither the reports of experiments nor what judges those."""
+    code = "import sys, analysis.charts; print(*sorted(name for name in sys.modules if name.startswith('analysis.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    loaded = set(done.stdout.split())
+    assert "analysis.style" in loaded
+    assert not loaded & {
+        f"analysis.{name}" for name in ("results", "metrics", "rundir", "evidence", "report", "figures", "series")
+    }

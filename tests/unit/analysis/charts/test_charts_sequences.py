@@ -13,7 +13,7 @@ from analysis.charts.bindings import ROWS_MAX, binding_timeline
 from analysis.charts.sequence_layout import Message, Omitted, Quiet, arrange, count_messages, fold, lifelines, shortened
 from analysis.charts.sequences import sequence_chart, sequence_pages
 from analysis.charts.signalling import mobility_sequence_chart, mptcp_events, mptcp_sequence_chart
-from analysis.figures import PALETTE, save
+from analysis.style import PALETTE, save
 
 MN, HA, FA = "10.0.1.2", "10.9.0.1", "10.0.1.1"
 
