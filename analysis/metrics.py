@@ -27,14 +27,15 @@ from analysis.evidence import (
     sides,
 )
 from analysis.files import write_atomically
+from analysis.measures import measure_stream, observe
 from analysis.measures.datagrams import jitter_ms
 from analysis.measures.gap import Floats, Gap, longest_gap
 from analysis.measures.goodput import phase_rates
 from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_workload
 from analysis.series import Series, build_series, read_series, write_series
-from analysis.streams import Stream, datagram_arrivals, trace_stream
+from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
-METRICS_VERSION = 4
+METRICS_VERSION = 5
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2
@@ -163,18 +164,41 @@ def _tcp_side(evidence: Evidence, receiver: Json | None, sender: Json | None) ->
         evidence.notes += arrived.notes
     at_mobile = arrived if receiving == MOBILE else sent
     packets = at_mobile.packets if at_mobile is not None else pd.DataFrame()
-    measured = sent if sent is not None else arrived
+    measured = _measures(evidence, receiver, sender)
     per_path = _per_path(evidence.run, packets)
     figures: Json = {
         "transport": arrived.transport if arrived is not None else None,
         "bytes_per_path": per_path,
         "path_share": {k: round(v / max(1, sum(per_path.values())), 4) for k, v in per_path.items()},
-        "retransmitted_bytes": measured.repeated_bytes if measured is not None else None,
-        "reinjected_bytes": measured.reinjected_bytes if measured is not None else None,
-        "retransmissions_seen_at": (sending if sent is not None else receiving) if measured is not None else None,
+        "retransmitted_bytes": measured.get("retransmitted_bytes"),
+        "reinjected_bytes": measured.get("reinjected_bytes"),
+        "retransmissions_seen_at": (sending if sent is not None else receiving) if measured else None,
+        "stream": measured or None,
         "subflows": list(arrived.subflows) if arrived is not None else [],
     }
     return arrived, figures, packets
+
+
+def _measures(evidence: Evidence, receiver: Json | None, sender: Json | None) -> Json:
+    """Every metric of docs/metrics.md for the workload's stream in the receiver's captures; losses by the sender's, too."""
+    run = evidence.run
+    receiving, sending = sides(run)
+    rec, _ = evidence.reconstruction(receiving)
+    found = find_stream(rec, *ends_of(receiver), run.addresses(receiving), True)
+    if found is None:
+        return {}
+    origin, _ = evidence.reconstruction(sending)
+    start = find_stream(origin, *ends_of(sender), run.addresses(sending), False)
+    return measure_stream(
+        rec,
+        *found,
+        events_s=evidence.events_s,
+        t0_ns=run.t0_wall_ns,
+        sent=None if start is None else observe(origin, *start),
+        ended_s=evidence.ended_s,
+        recovery_s=run.recovery_limit_s,
+        paths={path.interface: path.name for path in run.paths} if receiving == MOBILE else None,
+    )
 
 
 def _from_stream(evidence: Evidence, stream: Stream | None, complete: bool) -> Record | None:

@@ -53,7 +53,7 @@ def connection_section(rec: Reconstruction, row: dict[str, Any], points: int, nu
     return {
         "number": number,
         "mptcp": mptcp,
-        "point": int(row.get("point", 0)) + 1,
+        "point": int(row.get("point", 0)),
         "title": f"{_ends(row['client'])} → {_ends(row['server'])}",
         "facts": _facts(row),
         "subflows": row["subflows"][:SUBFLOWS_MAX],

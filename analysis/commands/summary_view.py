@@ -117,9 +117,7 @@ def _connection(c: Summary, several_points: bool, console: Console) -> None:
         notes += ["[yellow]ended by MP_FASTCLOSE[/]"] if c["fastclose"] else []
     for way in ("down", "up"):
         if c[f"duplicate_{way}"]:
-            sent_again = (
-                f", {bytes_text(c[f'reinjected_{way}'])} of them reinjected" if c[f"reinjected_{way}"] else ""
-            )
+            sent_again = f", {bytes_text(c[f'reinjected_{way}'])} of them reinjected" if c[f"reinjected_{way}"] else ""
             notes.append(f"{bytes_text(c[f'duplicate_{way}'])} sent more than once {way}{sent_again}")
         if c[f"depth_{way}"]:
             notes.append(f"out of order up to {bytes_text(c[f'depth_{way}'])} {way}")

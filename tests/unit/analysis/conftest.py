@@ -1,1 +1,1 @@
-"""Lets the tests in folders below import `synthetic`."""
+"""Makes the helper modules of this folder importable from the folders below."""
