@@ -10,18 +10,18 @@ import os
 import selectors
 import shutil
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments import capsule, events, features, mechanisms, workloads
+from experiments import events, features, mechanisms, workloads
 from experiments.clock import now_ns
 from experiments.errors import RoamlabError
 from experiments.manifest import describe_run, why_not_carried
 from experiments.model import RECOVERY_LIMIT_S, Experiment, RunSpec
+from experiments.places import Box, Here, Place
 from experiments.rundir import SCHEMA, RunDirectory, new_campaign_id, read_json, write_json
 from experiments.version import describe_version
 from topologies import registry
@@ -49,7 +49,7 @@ class _Active:
 
     spec: RunSpec
     directory: RunDirectory
-    box: capsule.Capsule
+    box: Box
     deadline_ns: int
     buffer: bytes = b""
     ready: bool = False
@@ -75,6 +75,7 @@ class Campaign:
     repetitions: int = 1
     seed: int = 1
     command: Sequence[str] = ()
+    place: Place = field(default_factory=Here)
     states: dict[str, str] = field(default_factory=dict)
     """Run id to state, in the order in which runs ended."""
 
@@ -103,7 +104,7 @@ class Campaign:
                 f"{self.folder}: only {free // 10**6} MB free, {_FREE_DISK_BYTES // 10**6} MB are needed: "
                 "delete old results or choose another --results"
             )
-        self.available = features.probe()
+        self.available = self.place.probe()
         features.require_basics(self.available)
 
     def execute(self) -> Path:
@@ -111,7 +112,7 @@ class Campaign:
         self.check()
         self.campaign = new_campaign_id(self.folder)
         self.environment = {
-            **features.describe_machine(),
+            **self.place.describe(),
             "capabilities": self.available,
             "roamlab": describe_version(),
             "command": list(self.command),
@@ -174,14 +175,11 @@ class Campaign:
                  "campaign": self.campaign, "environment": self.environment}  # fmt: skip
         order_path = directory.path / "logs" / "order.json"
         write_json(order_path, order)
+        limit_s = self.place.wall_limit_s(spec.scenario.last_s + RECOVERY_LIMIT_S + _SETUP_LIMIT_S)
         with (directory.path / "logs" / "console.log").open("wb") as console:
-            box = capsule.launch(
-                [sys.executable, "-m", "experiments.inside", str(order_path.resolve())],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console.fileno(),
-            )  # fmt: skip
+            box = self.place.launch(order_path.resolve(), console, limit_s)
         assert box.process.stdout is not None
         os.set_blocking(box.process.stdout.fileno(), False)
-        limit_s = spec.scenario.last_s + RECOVERY_LIMIT_S + _SETUP_LIMIT_S
         return _Active(spec, directory, box, now_ns() + int(limit_s * 1e9))
 
     def _pump(self, selector: selectors.BaseSelector, active: dict[int, _Active]) -> None:
@@ -232,7 +230,7 @@ class Campaign:
                 write_json(run.directory.final / "manifest.json", manifest)
             self._note(run.spec, run.directory, manifest["state"], manifest.get("reason"))
             return
-        reason = run.ending or f"the capsule ended with exit code {code}: {self._last_line(run.directory)}"
+        reason = run.ending or f"the {self.place.name} ended with exit code {code}: {self._last_line(run.directory)}"
         self._complete(run.spec, run.directory, run.ending_state if run.ending else "failed", reason)
 
     @staticmethod

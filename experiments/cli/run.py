@@ -11,9 +11,12 @@ import click
 
 from experiments import catalogue
 from experiments.capsule import ROOT
+from experiments.cli.guest import guest_option, open_guest
 from experiments.cli.options import profiles_option
 from experiments.cli.terminal import ProgressObserver, QuietObserver, console
 from experiments.errors import RoamlabError
+from experiments.guest.qemu import VIRTUAL_TIME
+from experiments.places import Here, Place
 from experiments.runner import Campaign
 
 
@@ -28,17 +31,24 @@ def make_report(campaign_file: Path, *, as_json: bool) -> int:
     return subprocess.run(report_command(campaign_file, as_json=as_json), env=environment).returncode
 
 
+def default_jobs(guest: str | None) -> int:
+    """Runs at a time: native runs mostly wait, a guest in virtual time fills a CPU, guests in real time disturb each other."""
+    cpus = os.cpu_count() or 1
+    return 2 * cpus if guest is None else cpus if guest == VIRTUAL_TIME else 1
+
+
 @click.command(short_help="Run an experiment and report.")
 @click.argument("experiment")
 @click.option("-m", "--mechanism", "mechanism_names", multiple=True, help="Only this mechanism; may be repeated.")
 @click.option("-s", "--scenario", "scenario_names", multiple=True, help="Only this scenario; may be repeated.")
 @click.option("-w", "--workload", "workload_kind", help="Another workload than the experiment's own.")
 @click.option("-n", "--repeat", type=click.IntRange(1, 1000), help="Repetitions of every cell (seed, seed + 1, ...).")
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), help="Runs at a time. Default: two for every CPU.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 64), help="Runs at a time. Default: two for every CPU, one in guests.")
 @click.option("--seed", type=click.IntRange(0, 2**31), help="Seed of the first repetition.")
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Verdicts and metrics as JSON on standard output.")
 @profiles_option
+@guest_option
 @click.option("--no-report", is_flag=True, help="Only run; analyse later with `roamlab report`.")
 def run(
     experiment: str,
@@ -50,6 +60,7 @@ def run(
     seed: int | None,
     results: Path,
     as_json: bool,
+    guest: str | None,
     no_report: bool,
 ) -> int:
     """Run EXPERIMENT (a name of `roamlab list`, or a Python file of your own) and report.
@@ -65,15 +76,17 @@ def run(
     first_seed = wanted.seed if seed is None else seed
     total = len(list(wanted.runs(repetitions=repetitions, seed=first_seed)))
     with contextlib.ExitStack() as stack:
+        place: Place = Here() if guest is None else stack.enter_context(open_guest(guest, quiet=as_json))
         observer = QuietObserver() if as_json else stack.enter_context(ProgressObserver(total))
         campaign = Campaign(
             experiment=wanted,
             results=results,
             observer=observer,
-            jobs=jobs or 2 * (os.cpu_count() or 1),
+            jobs=jobs or default_jobs(guest),
             repetitions=repetitions,
             seed=first_seed,
             command=["roamlab", *sys.argv[1:]],
+            place=place,
         )
         campaign_file = campaign.execute()
     failed = [run_id for run_id, state in campaign.states.items() if state in ("failed", "interrupted")]

@@ -1,0 +1,117 @@
+"""`roamlab guest`: the guest with Debian's stock kernel, and what other commands need of it."""
+
+import os
+import sys
+import tempfile
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.cli.terminal import console
+from experiments.errors import RoamlabError
+from experiments.guest import image, qemu
+from experiments.guest.machine import Machine, guest_folder
+from experiments.guest.packages import Say
+from experiments.guest.place import GuestPlace, guest_place, require_kvm
+
+guest_option: Callable[[Any], Any] = click.option(
+    "--guest", is_flag=False, flag_value=qemu.VIRTUAL_TIME, type=click.Choice(qemu.FLAVOURS), metavar="[=FLAVOUR]",
+    help="Run in a guest with Debian's stock kernel: virtual-time (the default; independent of this machine's load), tcg, kvm.",
+)  # fmt: skip
+
+
+@contextmanager
+def _saying(*, quiet: bool) -> Iterator[Say]:
+    """Progress of the preparations: one line that changes, or lines on standard error."""
+    if quiet or not console.is_terminal:
+        last = ""
+
+        def say(text: str) -> None:
+            nonlocal last
+            step = text.partition(":")[0].rstrip("0123456789 of")
+            if step != last:
+                print(f"guest: {text}", file=sys.stderr, flush=True)
+            last = step
+
+        yield say
+        return
+    with console.status("guest") as status:
+        yield lambda text: status.update(f"guest: {text}")
+
+
+@contextmanager
+def open_guest(flavour: str, *, quiet: bool) -> Iterator[GuestPlace]:
+    """Guests of a flavour, ready to start; says what it does until then."""
+    with ExitStack() as stack:
+        with _saying(quiet=quiet) as say:
+            place = stack.enter_context(guest_place(flavour, say))
+        yield place
+
+
+@click.group(short_help="The guest with Debian's stock kernel.")
+def guest() -> None:
+    """A virtual machine under QEMU with Debian's stock kernel, in which experiments run as on this machine.
+
+    Its default flavour has virtual time: the clock counts instructions and skips idle time, so that figures do not depend on
+    what else this machine does.
+    """
+
+
+@guest.command(short_help="Build its image.")
+@click.option("--renew", is_flag=True, help="Build it again, with the newest packages.")
+def build(renew: bool) -> None:
+    """Build the guest's image, unless it is there already. `run --guest` does so by itself."""
+    qemu.require()
+    with _saying(quiet=False) as say:
+        found = image.get(say, renew=renew)
+    told = found.describe()
+    console.print(f"{told['release']}, kernel {told['kernel']}, {told['root_bytes'] / 1e6:.0f} MB: {found.folder}")
+
+
+@guest.command(short_help="A shell in it.", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--flavour", type=click.Choice(qemu.FLAVOURS), default=qemu.TCG, show_default=True)
+@click.option(
+    "--memory", "memory_mib", type=click.IntRange(256, 65536), default=qemu.MEMORY_MIB, show_default=True, help="MiB."
+)
+@click.option("--timeout", "deadline_s", type=click.FloatRange(min=1), help="End it after so many seconds of wall time.")
+@click.argument("command", nargs=-1)
+def shell(flavour: str, memory_mib: int, deadline_s: float | None, command: tuple[str, ...]) -> int:
+    """Boot a guest and open a shell in it, or run COMMAND in it and end with its exit code.
+
+    Nothing is kept and there is no network. Leave the shell with exit.
+    """
+    qemu.require(memory_mib)
+    with _saying(quiet=False) as say:
+        found = image.get(say)
+    if not command and not sys.stdin.isatty():
+        raise RoamlabError("guest shell: standard input is no terminal; give a COMMAND")
+    with guest_folder(found) as folder:
+        if flavour == qemu.KVM:
+            require_kvm(GuestPlace(found, folder, flavour))
+        descriptor, log = tempfile.mkstemp(prefix="roamlab-guest-console.", suffix=".log")
+        os.close(descriptor)
+        machine = Machine(found, folder, Path(log), flavour, memory_mib=memory_mib, terminal=True)
+        task = {"task": "command", "argv": list(command)} if command else {"task": "shell"}
+        with _raw_terminal(not command):
+            outcome = machine.execute(task, deadline_s)
+        os.unlink(log)  # after an error it stays: the message names it
+    return outcome.code
+
+
+@contextmanager
+def _raw_terminal(wanted: bool) -> Iterator[None]:
+    """Every key goes to the guest, Ctrl-C included."""
+    if not wanted:
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setraw(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

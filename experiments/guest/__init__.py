@@ -1,0 +1,1 @@
+"""The guest: Debian's stock kernel under QEMU, in which runs proceed in virtual time or in real time."""
