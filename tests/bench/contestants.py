@@ -113,7 +113,7 @@ def reconstruction(path: Path) -> Numbers:
     from analysis.packets import read_capture
 
     begun = time.perf_counter()
-    table = read_capture(path).table
+    table = read_capture(path, by_time=True).table
     found = reconstruct(table)
     spent = time.perf_counter() - begun
     return {"packets": len(table), "inside_s": spent, "table_bytes": table.nbytes, "connections": len(found.connections)}

@@ -145,6 +145,17 @@ def test_order_of_time(tmp_path):
     assert table.sorted_by_time() is table
 
 
+def test_order_of_time_in_place_is_the_same(tmp_path):
+    path = mixed(tmp_path)
+    wanted, table = read_capture(path).table.sorted_by_time(), read_capture(path, by_time=True).table
+    for name, values in wanted.columns.items():
+        assert table[name].tolist() == values.tolist(), name
+    assert table.sack_start.tolist() == wanted.sack_start.tolist()
+    assert table.sack.tolist() == wanted.sack.tolist()
+    assert {n: v.tolist() for n, v in table.signals.items()} == {n: v.tolist() for n, v in wanted.signals.items()}
+    assert table.payload(1) == wanted.payload(1) != b""
+
+
 def test_merged_captures(tmp_path):
     other = tmp_path / "other.pcap"
     other.write_bytes(syn.pcap([(35, syn.udp(B, 5, A, 6, 7))]))
