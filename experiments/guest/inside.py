@@ -91,7 +91,8 @@ def run(task: Mapping[str, Any], reports: Reports) -> int:
     reports.send({"phase": "handing back", "cpu_busy": use.busy})
     folder = directory.final if directory.final.is_dir() else directory.path
     with _port(RESULTS_PORT).open("wb", buffering=0) as port:
-        subprocess.run(["tar", "-c", "--exclude=.reserve", "-C", str(folder), "."], stdout=port, check=True)
+        left_out = ["--exclude=./.reserve", "--exclude=./logs/order.json"]
+        subprocess.run(["tar", "-c", *left_out, "-C", str(folder), "."], stdout=port, check=True)
     return code
 
 

@@ -37,11 +37,11 @@ MODULES = (
     "kernel/drivers/net/*", "kernel/drivers/net/bonding/", "kernel/drivers/net/vxlan/", "kernel/drivers/net/wireguard/",
     "kernel/drivers/net/ipvlan/", "kernel/drivers/net/netdevsim/",
     "kernel/drivers/net/wireless/mac80211_hwsim*", "kernel/drivers/net/wireless/virtual/",
-    "kernel/drivers/virtio/", "kernel/drivers/char/virtio_console*", "kernel/drivers/char/hw_random/virtio*",
+    "kernel/drivers/virtio/", "kernel/drivers/char/virtio_console*",
     "kernel/fs/overlayfs/", "kernel/drivers/block/loop*",
 )  # fmt: skip
 """Modules that stay, with all that they depend on; a name that ends in / means all that is below."""
-EARLY_MODULES = ("virtio_pci", "virtio_console", "virtio_rng", "virtio_pmem", "nd_pmem", "crc32c_generic", "ext4", "overlay")
+EARLY_MODULES = ("virtio_pci", "virtio_console", "virtio_pmem", "nd_pmem", "crc32c_generic", "ext4", "overlay")
 """What the guest needs before it has its root file system, in the order in which it is loaded."""
 MODULES_LEFT_OUT = ("kernel/net/bluetooth/", "kernel/net/nfc/", "kernel/net/ceph/", "kernel/net/sunrpc/", "kernel/net/9p/",
                     "kernel/net/rxrpc/", "kernel/net/smc/", "kernel/net/tipc/", "kernel/net/batman-adv/")  # fmt: skip

@@ -17,12 +17,24 @@ from experiments.guest.inside import RESULTS
 from experiments.guest.machine import GuestError, Machine, Outcome
 from experiments.rundir import RunDirectory, read_json
 
+_NAME = "run"
 CPU_LIMIT = 0.7
 """A run that used more of the guest's CPU measures the emulation, not the network."""
 
 
-def add_guest(manifest: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """The manifest with what only the host knows: how long the guest took in both times, how busy it was."""
+def order_for_guest(order: dict[str, Any]) -> dict[str, Any]:
+    """The order without what differs between two executions of the same run.
+
+    Every byte that the guest handles takes virtual time; what it is not told cannot make a difference.
+    """
+    run = {**order["run"], "repetition": 0}
+    return {"run": run, "folder": str(RESULTS), "run_id": _NAME, "campaign": _NAME, "environment": {}}
+
+
+def complete_manifest(manifest: dict[str, Any], order: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """The guest's manifest with what it was not told, and with how long the guest took in both times and how busy it was."""
+    identity = {"run_id": order["run_id"], "campaign": order["campaign"], "repetition": order["run"]["repetition"]}
+    manifest = {**manifest, **identity, **order["environment"]}
     busy = next((report["cpu_busy"] for report in reversed(outcome.reports) if "cpu_busy" in report), None)
     guest = {
         **manifest.get("guest", {}),
@@ -52,14 +64,14 @@ def supervise(job: dict[str, Any]) -> int:
     """Do the job; 0 when the run is complete or unsupported. Raises RoamlabError."""
     order = read_json(Path(job["order"]))
     directory = RunDirectory(Path(order["folder"]), order["run_id"])
-    order["folder"] = str(RESULTS)
     console = directory.path / "logs" / "guest-console.log"
     machine = Machine(Image(Path(job["image"])), Path(job["folder"]), console, job["flavour"], seed=order["run"]["seed"])
     _say({"phase": "booting"})
-    outcome = machine.execute({"task": "run", "order": order}, job["deadline_s"], _say)
+    outcome = machine.execute({"task": "run", "order": order_for_guest(order)}, job["deadline_s"], _say)
     unpack(outcome.results, directory.path)
     outcome.results.unlink()
-    directory.finish(add_guest(read_json(directory.path / "manifest.json"), outcome))
+    manifest = read_json(directory.path / "manifest.json")
+    directory.finish(complete_manifest(manifest, order, outcome))
     return outcome.code
 
 
