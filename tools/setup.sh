@@ -12,7 +12,7 @@ level="${1:-run}"
 run_programs="mnexec:mininet ifconfig:net-tools ip:iproute2 tc:iproute2 unshare:util-linux setpriv:util-linux
   iperf3:iperf3 dumpcap:wireshark-common dnsmasq:dnsmasq-base udhcpc:udhcpc mptcpize:mptcpize
   ping:iputils-ping iptables:iptables nft:nftables pgrep:procps"
-test_programs="tshark:tshark"
+test_programs="tshark:tshark qemu-system-x86_64:qemu-system-x86 depmod:kmod mke2fs:e2fsprogs"
 # The report is tested in a browser. Ubuntu's chromium packages only start a snap: there an installed browser is used, or none.
 if ! command -v chromium chromium-browser google-chrome >/dev/null; then
   if grep -qs '^ID=ubuntu' /etc/os-release; then

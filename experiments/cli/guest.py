@@ -5,7 +5,7 @@ import sys
 import tempfile
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from experiments.guest import image, qemu
 from experiments.guest.machine import Machine, guest_folder
 from experiments.guest.packages import Say
 from experiments.guest.place import GuestPlace, guest_place, require_kvm
+from experiments.guest.supervise import CPU_LIMIT
+from experiments.rundir import read_json
 
 guest_option: Callable[[Any], Any] = click.option(
     "--guest", is_flag=False, flag_value=qemu.VIRTUAL_TIME, type=click.Choice(qemu.FLAVOURS), metavar="[=FLAVOUR]",
@@ -51,6 +53,22 @@ def open_guest(flavour: str, *, quiet: bool) -> Iterator[GuestPlace]:
         with _saying(quiet=quiet) as say:
             place = stack.enter_context(guest_place(flavour, say))
         yield place
+
+
+def print_times(folder: Path, run_ids: Iterable[str]) -> None:
+    """How long the guests of a campaign took, and which were too busy for their figures to mean the network's."""
+    found = [read_json(folder / run_id / "manifest.json").get("guest", {}) for run_id in run_ids]
+    timed = [guest for guest in found if "wall_s" in guest]
+    if not timed:
+        return
+    guest_s, wall_s = (sum(guest[name] for guest in timed) for name in ("guest_s", "wall_s"))
+    console.print(f"guest time {guest_s:.0f} s in {wall_s:.0f} s of wall time, {len(timed)} boots included")
+    limited = sum(guest["cpu_limited"] for guest in timed)
+    if limited:
+        console.print(
+            f"[yellow]cpu-limited:[/] {limited} of {len(timed)} runs used more than {CPU_LIMIT:.0%} of the guest's CPU; "
+            "their figures show the emulation's speed"
+        )
 
 
 @click.group(short_help="The guest with Debian's stock kernel.")

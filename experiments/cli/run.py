@@ -11,7 +11,7 @@ import click
 
 from experiments import catalogue
 from experiments.capsule import ROOT
-from experiments.cli.guest import guest_option, open_guest
+from experiments.cli.guest import guest_option, open_guest, print_times
 from experiments.cli.options import profiles_option
 from experiments.cli.terminal import ProgressObserver, QuietObserver, console
 from experiments.errors import RoamlabError
@@ -89,6 +89,8 @@ def run(
             place=place,
         )
         campaign_file = campaign.execute()
+    if guest is not None and not as_json:
+        print_times(campaign_file.parent, campaign.states)
     failed = [run_id for run_id, state in campaign.states.items() if state in ("failed", "interrupted")]
     if no_report:
         if not as_json:

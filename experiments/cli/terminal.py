@@ -94,6 +94,9 @@ class ProgressObserver:
             self.progress.update(task, completed=min(t_s, total_s), note=note)
         else:
             self.progress.update(task, note=str(phase))
+        if "guest_s" in report:  # beside the wall time that the bar shows anyway
+            shown = self.progress.tasks[self.progress.task_ids.index(task)].fields["note"]
+            self.progress.update(task, note=f"{shown} · guest {report['guest_s']:.1f} s, wall")
 
     def run_ended(self, spec: RunSpec, state: str, reason: str | None) -> None:
         """A lasting line above the bars."""

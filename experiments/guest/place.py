@@ -115,4 +115,4 @@ def require_kvm(place: GuestPlace) -> None:
     try:
         Machine(place.image, place.folder, place.folder / "kvm-console.log", qemu.KVM).execute(task, _KVM_PROBE_S)
     except GuestError as error:
-        raise RoamlabError(f"KVM does not boot a guest here: {remedy} ({error})") from error
+        raise RoamlabError(f"KVM does not boot a guest here: {error}; {remedy}") from error

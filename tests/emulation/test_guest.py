@@ -1,0 +1,125 @@
+"""The guest: what runs in it, that it repeats itself, and that nothing is left however it ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.capsule import ROOT, environment
+from experiments.guest import qemu
+from tests.processes import MARK, marked, new_mark
+from topologies.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.emulation,
+    pytest.mark.alone,
+    pytest.mark.skipif(shutil.which(qemu.PROGRAM) is None, reason="QEMU is not installed: `make setup-test` installs it"),
+]
+
+ROAMLAB = ROOT / ".venv" / "bin" / "roamlab"
+SHORT = Path(__file__).with_name("short_outage.py")
+BUILD_TIMEOUT_S = 300.0
+RUN_TIMEOUT_S = 400.0
+SHELL_TIMEOUT_S = 120.0
+GONE_WITHIN_S = 5.0
+IDLE_S = 300
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image() -> None:
+    subprocess.run([ROAMLAB, "guest", "build"], env=environment(), check=True, timeout=BUILD_TIMEOUT_S)
+
+
+def shell(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([ROAMLAB, "guest", "shell", *arguments], env=environment(), capture_output=True, text=True,
+                          timeout=SHELL_TIMEOUT_S)  # fmt: skip
+
+
+def start(results: Path, mark: str) -> "subprocess.Popen[str]":
+    argv = [str(ROAMLAB), "run", str(SHORT), "-s", "carrier-loss", "-m", "mptcp", "--guest", "--no-report",
+            "--results", str(results), "--json"]  # fmt: skip
+    return subprocess.Popen(argv, env={**environment(), MARK: mark}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def the_run(results: Path) -> tuple[Path, dict[str, Any]]:
+    (path,) = results.glob("short/*/manifest.json")
+    return path.parent, json.loads(path.read_text())
+
+
+def test_two_executions_of_a_run_are_the_same_packets(tmp_path: Path) -> None:
+    """Side by side, so that each is disturbed by the other; and the host's analysis accepts them."""
+    processes = [start(tmp_path / name, new_mark()) for name in ("a", "b")]
+    for process in processes:
+        _, errors = process.communicate(timeout=RUN_TIMEOUT_S)
+        assert process.returncode == 0, errors
+    runs = [the_run(tmp_path / name) for name in ("a", "b")]
+    for folder, manifest in runs:
+        assert manifest["state"] == "complete"
+        assert manifest["kernel"] == manifest["guest"]["kernel"] != os.uname().release
+        assert manifest["guest"]["flavour"] == qemu.VIRTUAL_TIME
+        assert manifest["guest"]["cpu_limited"] is False, manifest["guest"]
+        assert manifest["relay"]["backend"] == "netem"
+        assert "Linux" not in (folder / "logs" / "console.log").read_text()
+        assert (folder / "logs" / "guest-console.log").exists()
+        assert json.loads((folder / "logs" / "order.json").read_text())["campaign"] == manifest["campaign"]
+    files = [{p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.pcapng")} for folder, _ in runs]
+    assert len(files[0]) == 3
+    assert files[0] == files[1]
+    assert not list(tmp_path.glob("*/short/*.partial"))
+
+    (campaign,) = (tmp_path / "a" / "short").glob("*.json")
+    subprocess.run([ROAMLAB, "report", str(campaign), "--json"], env=environment(), capture_output=True, timeout=RUN_TIMEOUT_S)
+    metrics = json.loads((runs[0][0] / "metrics.json").read_text())
+    assert metrics["survived"] is True, metrics
+    assert metrics["judged"] is True, metrics["why_not"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_guest_outlives_its_runner(tmp_path: Path, number: int) -> None:
+    mark = new_mark()
+    with start(tmp_path, mark) as process:
+        wait_until(lambda: any(qemu.PROGRAM in line for line in marked(mark).values()), RUN_TIMEOUT_S, "a guest")
+        wait_until(lambda: list(tmp_path.glob("short/*/logs/guest-console.log")), RUN_TIMEOUT_S, "its console")
+        process.send_signal(number)
+        wait_until(lambda: not marked(mark), GONE_WITHIN_S, "end of every process")
+        _, errors = process.communicate(timeout=GONE_WITHIN_S)
+    if number == signal.SIGKILL:
+        assert list(tmp_path.glob("short/*.partial"))
+        return
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors.splitlines()[-1]
+    folder, manifest = the_run(tmp_path)
+    assert manifest["state"] == "interrupted"
+    assert (folder / "logs" / "guest-console.log").exists()
+
+
+def test_exit_code_and_output_of_a_command() -> None:
+    done = shell("sh", "-c", "uname -r; ip -br link; ls /sys/class/net; exit 7")
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.split()[0] != os.uname().release
+    assert done.stdout.split()[-1] == "lo"  # no network device, so no way to the host's network
+
+
+def test_idle_time_is_skipped() -> None:
+    start_s = time.monotonic()
+    done = shell("--flavour", "virtual-time", "sh", "-c", f"sleep {IDLE_S}; cut -d' ' -f1 /proc/uptime")
+    wall_s = time.monotonic() - start_s
+    assert done.returncode == 0, done.stderr
+    print(f"{float(done.stdout):.0f} s of guest time took {wall_s:.0f} s")
+    assert float(done.stdout) > IDLE_S > wall_s
+
+
+def test_panic_and_hang_are_told_with_the_consoles_last_words() -> None:
+    done = shell("sh", "-c", "echo c > /proc/sysrq-trigger")
+    assert done.returncode == 1
+    assert "the guest's kernel panicked: Kernel panic - not syncing: sysrq triggered crash" in done.stderr
+    assert "console (" in done.stderr
+    done = shell("--timeout", "20", "sleep", "1000")
+    assert done.returncode == 1
+    assert "no end within 20 s of wall time: the guest hangs" in done.stderr
