@@ -61,6 +61,8 @@ def parser(program: str) -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    from analysis.files import printable
+
     program = os.environ.get("ROAMLAB_PROGRAM", "python -m analysis")
     options = parser(program).parse_args(arguments)
     try:
@@ -85,8 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(printable(f"{error.filename or 'standard output'}: {error.strerror or error}"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing unfinished is left", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

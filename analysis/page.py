@@ -16,7 +16,7 @@ from markupsafe import Markup
 from analysis.charts.axes import count_text
 from analysis.charts.interactive import FrameNumbers, frame_numbers, script_hash, script_text
 from analysis.charts.view import endpoint_text
-from analysis.files import write_atomically
+from analysis.files import printable, write_atomically
 from analysis.html import environment
 from analysis.page_sections import connection_section, mobility_section, ways_of
 
@@ -94,7 +94,7 @@ def most_interesting(analysis: Analysis) -> list[int]:
 def _numbers(analysis: Analysis) -> FrameNumbers | None:
     """Frame numbers of the files; None without packets."""
     tables = [capture.table for capture in analysis.captures]
-    return frame_numbers([capture.path.name for capture in analysis.captures], tables) if tables else None
+    return frame_numbers([printable(capture.path.name) for capture in analysis.captures], tables) if tables else None
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -147,8 +147,8 @@ def _direction(row: dict[str, Any], way: str, name: str) -> Facts:
     if not row[f"payload_{way}"]:
         return []
     words = [f"{bytes_text(size)} of data, {bytes_text(row[f'delivered_{way}'])} of it without a hole"]
-    if row[f"goodput_{way}_mbit"]:
-        words.append(f"{row[f'goodput_{way}_mbit']:.3g} Mbit/s on average")
+    if row[f"rate_{way}_mbit"]:
+        words.append(f"{row[f'rate_{way}_mbit']:.3g} Mbit/s on average")
     if row[f"duplicate_{way}"]:
         words.append(
             f"{bytes_text(row[f'duplicate_{way}'])} sent again, {bytes_text(row[f'reinjected_{way}'])} of it reinjected"

@@ -1,7 +1,8 @@
 """The essence of an analysis as plain data: what the terminal prints, `--json` gives and the page begins with.
 
 Names carry units. Directions: `up` is from the connection's client to its server. Times of events are seconds since the first
-packet of all captures.
+packet of all captures. `rate_*_mbit`: distinct bytes over the whole life of the connection or subflow; the goodput of
+docs/metrics.md is in `analysis.measures`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 
 from analysis.connections import Reconstruction
 from analysis.connections.compare import Comparison
+from analysis.files import printable
 from analysis.mobileip import Mobility
 from analysis.packets import Capture, schema
 
@@ -71,7 +73,7 @@ def _file(capture: Capture) -> Summary:
     time_ns = capture.table["time_ns"]
     first, last = (int(time_ns.min()), int(time_ns.max())) if time_ns.size else (0, 0)
     return {
-        "file": str(capture.path),
+        "file": printable(capture.path),
         "interfaces": [{"name": i.name, "link_type": i.link_type, "snap_bytes": i.snap_bytes} for i in capture.interfaces],
         "packets": capture.packets,
         "bytes": int(capture.table["length"].sum(dtype=np.int64)),
@@ -122,8 +124,8 @@ def _connection(rec: Reconstruction, number: int, start_ns: int) -> Summary:
         "server": [str(row["server"]), int(row["server_port"])],
         "start_s": round((int(row["first_ns"]) - start_ns) / 1e9, 6),
         "duration_s": round(duration_s, 6),
-        "goodput_up_mbit": _mbit(int(row["bytes_up"]), duration_s),
-        "goodput_down_mbit": _mbit(int(row["bytes_down"]), duration_s),
+        "rate_up_mbit": _mbit(int(row["bytes_up"]), duration_s),
+        "rate_down_mbit": _mbit(int(row["bytes_down"]), duration_s),
         "signals": {str(kind): int(n) for kind, n in signals["kind"].value_counts(sort=False).items()},
         "subflows": [_subflow(index, flow, start_ns) for index, flow in flows.iterrows()],
         "findings": len(found),
@@ -142,8 +144,8 @@ def _subflow(index: Any, flow: Any, start_ns: int) -> Summary:
         "start_s": round((int(flow["first_ns"]) - start_ns) / 1e9, 6),
         "duration_s": round(duration_s, 6),
         "established": int(flow["established_ns"]) >= 0,
-        "goodput_up_mbit": _mbit(int(flow["data_up"]), duration_s),
-        "goodput_down_mbit": _mbit(int(flow["data_down"]), duration_s),
+        "rate_up_mbit": _mbit(int(flow["data_up"]), duration_s),
+        "rate_down_mbit": _mbit(int(flow["data_down"]), duration_s),
     }
     for name in ("connection", "client_port", "server_port", "first_ns", "last_ns", "established_ns"):
         out.pop(name)

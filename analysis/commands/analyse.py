@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from analysis.compiled import cold
+from analysis.files import printable, written_atomically
+from analysis.packets.selection import find_captures
 
 _COLD = " (first use: compiling for this machine, some 15 seconds)"
 TABLES = ("flows", "connections", "segments", "acks", "signals", "findings")
@@ -27,7 +30,7 @@ def analyse(options: argparse.Namespace) -> int:
             return _only_packets(options)
         return _everything(options)
     except ValueError as error:
-        print(f"{'roamlab' if 'ROAMLAB_PROGRAM' in os.environ else 'analysis'}: {error}", file=sys.stderr)
+        print(f"{'roamlab' if 'ROAMLAB_PROGRAM' in os.environ else 'analysis'}: {printable(error)}", file=sys.stderr)
         return 2
 
 
@@ -35,16 +38,17 @@ def _check_outputs(options: argparse.Namespace) -> None:
     """An output that cannot be written is better known before the work."""
     if options.connections < 1:
         raise ValueError(f"--connections: {options.connections} is no number of connections: give at least 1")
-    inputs = {path.resolve() for path in options.files}
+    used = {path.resolve() for path in find_captures(options.files)}
     for name in ("html", "parquet", "tables"):
         path: Path | None = getattr(options, name)
         if path is None:
             continue
-        if path.resolve() in inputs:
-            raise ValueError(f"--{name}: {path} is also an input: choose another name")
+        if path.resolve() in used:
+            raise ValueError(f"--{name}: {path} is also an input or another output: choose another name")
+        used.add(path.resolve())
         folder = path if name == "tables" else path.parent
-        if name != "tables" and path.is_dir():
-            raise ValueError(f"--{name}: {path} is a folder: give the name of a file")
+        if name != "tables" and path.exists() and not path.is_file():
+            raise ValueError(f"--{name}: {path} is a folder or a device: give the name of a file")
         if name == "tables" and not folder.exists():
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -66,7 +70,7 @@ def _only_packets(options: argparse.Namespace) -> int:
     """`--parquet` alone: chunk by chunk, whatever the size of the captures."""
     from analysis.packets import AddressBook, open_stream
     from analysis.packets.parquet import Writer
-    from analysis.packets.selection import choose, find_captures
+    from analysis.packets.selection import choose
 
     book, count, damaged = AddressBook(), 0, []
     paths = find_captures(options.files)
@@ -77,13 +81,13 @@ def _only_packets(options: argparse.Namespace) -> int:
                 chosen = choose(table, options.host, options.port)
                 writer.write(chosen, stream.points())
                 count += len(chosen)
-                say(f"{stream.container.path}: {count / 1e6:.1f} million packets")
+                say(escape(f"{printable(stream.container.path)}: {count / 1e6:.1f} million packets"))
             damage = stream.damage()
             if damage:
                 damaged.append(f"{stream.container.path}: {damage}; what was before it is in the table")
-    print(f"{options.parquet}: {count:,} packets, {options.parquet.stat().st_size / 1e6:.1f} MB")
+    print(f"{printable(options.parquet)}: {count:,} packets, {options.parquet.stat().st_size / 1e6:.1f} MB")
     for line in damaged:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return 1 if damaged else 0
 
 
@@ -118,10 +122,10 @@ def _everything(options: argparse.Namespace) -> int:
 
         show(found.summary, Console(highlight=False))
         for path in outputs.values():
-            print(path)
+            print(printable(path))
     damaged = [capture for capture in found.captures if capture.damage]
     for capture in damaged:
-        print(f"{capture.path}: {capture.damage}; it was read as far as it goes", file=sys.stderr)
+        print(printable(f"{capture.path}: {capture.damage}; it was read as far as it goes"), file=sys.stderr)
     return 1 if damaged else 0
 
 
@@ -134,6 +138,5 @@ def _write_tables(found: Any, folder: Path) -> None:
     if found.mobility is not None:
         tables |= found.mobility.tables()
     for name, table in tables.items():
-        scratch = folder / f".{name}.{os.getpid()}"
-        table.to_parquet(scratch)
-        scratch.replace(folder / f"{name}.parquet")
+        with written_atomically(folder / f"{name}.parquet") as scratch:
+            table.to_parquet(scratch)

@@ -136,7 +136,7 @@ def _amounts(c: Summary) -> str:
     parts = []
     for way in ("down", "up"):
         if c[f"delivered_{way}"] or c[f"payload_{way}"]:
-            rate = c[f"goodput_{way}_mbit"]
+            rate = c[f"rate_{way}_mbit"]
             gap = c[f"gap_{way}_ms"]
             text = f"{bytes_text(c[f'delivered_{way}'])} {way}"
             text += f" at {rate:.2f} Mbit/s" if rate is not None else ""

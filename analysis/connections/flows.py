@@ -89,9 +89,9 @@ def find_flows(table: PacketTable, places: Sequence[int] | None = None) -> Flows
 
 def _places(table: PacketTable, places: Sequence[int] | None) -> Int64s:
     """Number of the capture point of each interface number that occurs."""
-    used = int(table["interface"].max(initial=0)) + 1
-    if places is None:
-        return np.zeros(used, np.int64)
+    used = int(table["interface"].max()) + 1 if len(table) else 0
+    if places is None or not used:
+        return np.zeros(max(used, 1), np.int64)
     if len(places) < used:
         raise ValueError(f"places: {len(places)} capture points for {used} interfaces: give one for each interface")
     return np.asarray(places, np.int64)

@@ -17,6 +17,8 @@ SEEN_TWICE_SHARE = 0.3
 moves to another interface repeats a few packets there; on a path with losses most packets still pass both ends."""
 _SAMPLE = 1 << 18  # packets that are compared at most
 _MOST_POINTS = 32  # on the way of one packet
+ONE_WAY_ENOUGH = 20
+"""So many packets of one sender alone are believed to be the same ones seen twice (of a capture of one direction, say)."""
 
 
 def guess_points(table: PacketTable) -> list[int]:
@@ -27,10 +29,10 @@ def guess_points(table: PacketTable) -> list[int]:
     than those of different files.
     """
     interfaces = max(len(table.points), int(table["interface"].astype(np.int64).max(initial=-1)) + 1)
-    if interfaces < 2:
+    if interfaces < 2 or not len(table):
         return [0] * interfaces
-    identity, stream, interface = _sample(table)
-    apart = _apart(identity, stream, interface, interfaces)
+    identity, stream, interface, onwards = _sample(table)
+    apart = _apart(identity, stream, interface, onwards, interfaces)
     files = [table.points[number].file if number < len(table.points) else "" for number in range(interfaces)]
     out: dict[int, int] = {}
     of_file: dict[str, list[int]] = {}
@@ -53,9 +55,11 @@ def _mixed(*columns: Array) -> Array:
     return out
 
 
-def _sample(table: PacketTable) -> tuple[Array, Array, Array]:
-    """Identity, flow at its interface, and interface of distinct packets, sorted by identity. Of a large table only packets
-    with a certain hash are taken: the same ones at every interface."""
+def _sample(table: PacketTable) -> tuple[Array, Array, Array, Array]:
+    """Identity, flow at its interface, interface, and direction of distinct packets, sorted by identity.
+
+    Of a large table only packets with a certain hash are taken: the same ones at every interface.
+    """
     usable = (table["protocol"] == TCP) & (table["problems"] & UNUSABLE == 0)
     names = ("seq", "ack", "flags", "payload_bytes", "tsval", "tsecr")
     identity = _mixed(*(table[name] for name in names))
@@ -66,15 +70,15 @@ def _sample(table: PacketTable) -> tuple[Array, Array, Array]:
     source, target = (table[a][rows].astype(np.int64) << 16 | table[b][rows] for a, b in (("src", "sport"), ("dst", "dport")))
     interface = table["interface"][rows].astype(np.int64)
     stream = _mixed(np.minimum(source, target), np.maximum(source, target), interface)
-    identity = identity[rows]
+    identity, onwards = identity[rows], source < target
     order = np.lexsort((interface, identity))
-    identity, stream, interface = identity[order], stream[order], interface[order]
+    identity, stream, interface, onwards = identity[order], stream[order], interface[order], onwards[order]
     fresh = np.ones(identity.size, np.bool_)
     fresh[1:] = (identity[1:] != identity[:-1]) | (interface[1:] != interface[:-1])
-    return identity[fresh], stream[fresh], interface[fresh]
+    return identity[fresh], stream[fresh], interface[fresh], onwards[fresh]
 
 
-def _apart(identity: Array, stream: Array, interface: Array, interfaces: int) -> dict[int, set[int]]:
+def _apart(identity: Array, stream: Array, interface: Array, onwards: Array, interfaces: int) -> dict[int, set[int]]:
     """Interfaces at different points, for each interface."""
     _, number = np.unique(stream, return_inverse=True)
     size = np.bincount(number)
@@ -83,17 +87,21 @@ def _apart(identity: Array, stream: Array, interface: Array, interfaces: int) ->
         same = np.flatnonzero(identity[step:] == identity[:-step])
         if not same.size:
             break
-        pairs.append(np.stack((number[same], number[same + step], interface[same], interface[same + step])))
+        pairs.append(np.stack((number[same], number[same + step], interface[same], interface[same + step], onwards[same])))
     out: dict[int, set[int]] = {}
     if not pairs:
         return out
     # How often do two flows share a packet, compared with the packets of the shorter one?
-    shared, count = np.unique(np.concatenate(pairs, axis=1), axis=1, return_counts=True)
+    every = np.concatenate(pairs, axis=1)
+    shared, count = np.unique(every[:4], axis=1, return_counts=True)
     possible = np.minimum(size[shared[0]], size[shared[1]])
     link = shared[2] * interfaces + shared[3]
     seen, place = np.unique(link, return_inverse=True)
     share = np.bincount(place, count) / np.bincount(place, possible)
-    for code in seen[share >= SEEN_TWICE_SHARE].tolist():
+    # A host that moves without being answered repeats its own packets on the next interface, but only its own.
+    where = np.searchsorted(seen, every[2] * interfaces + every[3])
+    both = np.minimum(*(np.bincount(where, every[4] == way, seen.size) for way in (0, 1))) > 0
+    for code in seen[(share >= SEEN_TWICE_SHARE) & (both | (np.bincount(place, count) >= ONE_WAY_ENOUGH))].tolist():
         first, second = divmod(code, interfaces)
         out.setdefault(first, set()).add(second)
         out.setdefault(second, set()).add(first)

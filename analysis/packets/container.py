@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from analysis.files import printable
 from analysis.packets.walk import (
     BAD_INTERFACE,
     BAD_LENGTH,
@@ -181,7 +182,11 @@ class Container:
             if len(self.interfaces) >= MAX_INTERFACES:
                 self.damage = f"byte {offset}: more than {MAX_INTERFACES} interfaces"
             else:
-                self._describe(self._interface(offset, length, end))
+                try:
+                    self._describe(self._interface(offset, length, end))
+                except ValueError as error:
+                    self.damage = f"byte {offset}: {error}"
+                    return offset, end, first
         elif kind == _STATISTICS and length >= 24:
             number = first + self._fields("I", offset + 8, end)[0]
             lost = _lost(self._options(offset + 20, offset + length - 4, end), end)
@@ -210,16 +215,14 @@ class Container:
         resolution = options.get(9, b"\x06")[:1] or b"\x06"
         exponent, base = resolution[0] & 0x7F, 2 if resolution[0] & 0x80 else 10
         if base**exponent >= 2**63:
-            raise CaptureError(
-                f"{self.path}: byte {offset}: time resolution {base}^-{exponent} s is too fine to be true: capture again"
-            )
+            raise ValueError(f"time resolution {base}^-{exponent} s is too fine to be true")
         shift = options.get(14, b"")
         offset_s = struct.unpack(end + "q", shift)[0] if len(shift) == 8 else 0
         if abs(offset_s) > 2**33:
-            raise CaptureError(
-                f"{self.path}: byte {offset}: time offset of {offset_s} s is too large to be true: capture again"
-            )
-        return Interface(options.get(2, b"").decode("utf-8", "replace"), link_type, snap_bytes, base**exponent, offset_s)
+            raise ValueError(f"time offset of {offset_s} s is too large to be true")
+        return Interface(
+            printable(options.get(2, b"").decode("utf-8", "replace")), link_type, snap_bytes, base**exponent, offset_s
+        )
 
 
 def open_container(path: Path) -> Container:
@@ -276,16 +279,30 @@ def _unpack(path: Path, packed: IO[bytes], magic: bytes) -> Container:
 
 
 def _blocks(packed: IO[bytes], magic: bytes) -> Iterator[bytes]:
-    size = 1 << 16  # small: of a damaged packing the block in which the damage lies is lost
-    stream: Any
     if magic[:2] == b"\x1f\x8b":
-        stream = gzip.GzipFile(fileobj=packed)
-    else:
-        import pyarrow as pa  # here: only compressed captures need it
+        plain = gzip.GzipFile(fileobj=packed)
+        while block := plain.read1(1 << 20):  # what could be unpacked before the damage comes first, the error then
+            yield block
+        return
+    import pyarrow as pa  # here: only compressed captures need it
 
-        stream = pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
-    while block := stream.read(size):
-        yield block
+    size, done = 1 << 16, 0
+    while size:
+        again = os.fdopen(os.dup(packed.fileno()), "rb")  # the stream closes it
+        again.seek(0)
+        stream = pa.CompressedInputStream(pa.PythonFile(again, "r"), "zstd")
+        skipped = 0
+        while skipped < done:
+            skipped += len(stream.read(min(done - skipped, 1 << 16)))
+        try:
+            while block := stream.read(size):
+                yield block
+                done += len(block)
+            return
+        except OSError:
+            if size == 1:
+                raise
+            size = size // 64 or 1  # of a damaged packing the block in which the damage lies is lost: smaller blocks
 
 
 def _lost(options: dict[int, bytes], end: str) -> int | None:

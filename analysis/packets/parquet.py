@@ -7,10 +7,11 @@ The columns are those of `schema.COLUMNS` with these differences: `time` is a ti
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.files import written_atomically
 from analysis.packets import schema
 from analysis.packets.reader import Stream
 from analysis.packets.table import PacketTable, Point
@@ -147,17 +149,17 @@ def _holds(signals: dict[str, npt.NDArray[Any]], condition: str) -> Any:
 class Writer:
     """A Parquet file under way: tables are written by a thread of its own while the next one is being made.
 
-    The file gets its name when it is complete; nothing is left of an unfinished one.
+    The file gets its name when it is complete; nothing is left of an unfinished one. OSError names the file.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        self._place = written_atomically(path)
         self._writer: pq.ParquetWriter | None = None
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
     def __enter__(self) -> Writer:
+        self._scratch = self._place.__enter__()
         return self
 
     def write(self, table: PacketTable, points: tuple[Point, ...] | None = None) -> None:
@@ -175,23 +177,36 @@ class Writer:
         self._writer.write_table(arrow, row_group_size=len(arrow) or None)
 
     def _wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self._wait()
-            if kind is None and self._writer is None:
-                self._write(PacketTable.empty(), ())
-        finally:
-            self._thread.shutdown()
-            if self._writer is not None:
-                self._writer.close()
-            if kind is not None:
-                self._scratch.unlink(missing_ok=True)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
-            self._scratch.replace(self.path)
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._abandon()
+                self._place.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        else:
+            self._abandon()
+        self._place.__exit__(kind, error, trace)
+
+    def _finish(self) -> None:
+        self._wait()
+        if self._writer is None:
+            self._write(PacketTable.empty(), ())
+        assert self._writer is not None
+        self._writer.close()
+        self._thread.shutdown()
+
+    def _abandon(self) -> None:
+        """Let go of the file; the first error is the one that is told."""
+        self._thread.shutdown()
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.close()
 
 
 def write_parquet(streams: Iterable[Stream], path: Path) -> int:

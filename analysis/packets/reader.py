@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.files import printable
 from analysis.packets.addresses import AddressBook
 from analysis.packets.container import MAX_INTERFACES, CaptureError, Container, Interface, Records, open_container
 from analysis.packets.decode import ADDRESS_ROOM, SACKS, SIGNALS, decode
@@ -110,7 +111,7 @@ class Stream:
     def points(self) -> tuple[Point, ...]:
         """The interfaces that were described so far."""
         c = self.container
-        return tuple(Point(str(c.path), i.name, i.link_type, c.data) for i in c.interfaces)
+        return tuple(Point(printable(c.path), i.name, i.link_type, c.data) for i in c.interfaces)
 
     def damage(self) -> str | None:
         """Where and how the file breaks off; known after all chunks were read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from analysis.packets.table import PacketTable
 
+_NAME = re.compile(r"\.pcap(ng)?\d*(\.(gz|zst))?$")
 RUN_FOLDER = "pcap"
 """Where a run directory keeps its captures."""
 
@@ -21,10 +23,15 @@ def find_captures(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
             continue
         folder = path / RUN_FOLDER if (path / RUN_FOLDER).is_dir() else path
-        inside = sorted(p for p in folder.iterdir() if p.is_file() and ".pcap" in p.name and not p.name.startswith("."))
+        inside = sorted(p for p in folder.iterdir() if p.is_file() and _NAME.search(p.name) and not p.name.startswith("."))
         if not inside:
             raise ValueError(f"{folder}: no capture in this folder: name files, or the folder of a run")
         found += inside
+    known: set[Path] = set()
+    for path in found:
+        if path.resolve() in known:
+            raise ValueError(f"{path}: named twice: name each capture once")
+        known.add(path.resolve())
     return found
 
 

@@ -23,6 +23,12 @@ def _u32(data: Any, at: Any, swapped: bool) -> Any:
 
 
 @compiled
+def _wire(told: Any, stored: Any) -> Any:
+    """Bytes of a packet on the wire. A file that tells less than it holds, or more than any packet has, is not believed."""
+    return told if stored <= told <= LONGEST_PACKET else stored
+
+
+@compiled
 def walk_pcap(
     data: Any,
     offset: Any,
@@ -46,7 +52,7 @@ def walk_pcap(
             return count, offset, CUT
         start[count] = offset + 16
         captured[count] = stored
-        length[count] = max(_u32(data, offset + 12, swapped), stored)
+        length[count] = _wire(_u32(data, offset + 12, swapped), stored)
         interface[count] = 0
         time_ns[count] = _u32(data, offset, swapped) * 1000000000 + _u32(data, offset + 4, swapped) * ns_per_tick
         offset += 16 + stored
@@ -121,7 +127,7 @@ def walk_pcapng(
                 return count, offset, CONTRADICTION
             start[count] = offset + body
             captured[count] = stored
-            length[count] = max(wire, stored)
+            length[count] = _wire(wire, stored)
             interface[count] = first + number
             time_ns[count] = _nanoseconds(ticks, rate[number], shift_s[number])
             count += 1

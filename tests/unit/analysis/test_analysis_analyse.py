@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -142,6 +144,65 @@ def test_refusals_name_the_option(tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+def test_an_input_in_a_folder_is_never_overwritten(tmp_path, capsys):
+    path = tmp_path / "a.pcapng.gz"
+    shutil.copy(PRIO, path)
+    before = path.read_bytes()
+    assert analyse(tmp_path, "--parquet", path) == 2
+    assert "is also an input" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert analyse(path, "--parquet", tmp_path / "x", "--html", tmp_path / "x") == 2
+    assert analyse(path, path) == 2
+    assert "named twice" in capsys.readouterr().err
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert analyse(path, "--parquet", pipe) == 2
+    assert pipe.is_fifo()
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    assert analyse(PRIO, "--parquet", tmp_path / "p.parquet") == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'p.parquet'}: No space left on device\n"
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    assert analyse(PRIO, "--html", tmp_path / "p.html") == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'p.html'}: No space left on device\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_strangers(tmp_path, capsys):
+    for name in ("bad\nline.pcapng.gz", "[red].pcapng.gz", "\udcff.pcapng.gz", "\x1b[31m.pcapng.gz"):
+        path = tmp_path / name
+        shutil.copy(PRIO, path)
+        assert analyse(path, "--parquet", tmp_path / "p.parquet", "--html", tmp_path / "p.html") == 0
+        streams = capsys.readouterr()
+        assert "\x1b" not in streams.out
+        assert analyse(path, "--parquet", path) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unanswered_move_is_no_second_point_of_the_path(tmp_path, capsys):
+    import synthetic as syn
+
+    writer = syn.Pcapng(("wlan0", "lte0"))
+    a, b = ("10.0.0.1", 1000), ("10.0.0.2", 80)
+    writer.add(1, syn.tcp(*a, *b, 1, 0, syn.SYN))
+    writer.add(2, syn.tcp(*b, *a, 9, 2, syn.SYN | syn.ACK))
+    for index in range(10):
+        writer.add(10 + 2 * index, syn.tcp(*a, *b, 2 + 100 * index, 10, size=100))
+        writer.add(11 + 2 * index, syn.tcp(*b, *a, 10, 102 + 100 * index))
+    for index in range(4):
+        writer.add(10**9 * (index + 1), syn.tcp(*a, *b, 902, 10, size=100), interface=1)
+    path = tmp_path / "move.pcapng"
+    path.write_bytes(writer.bytes())
+    summary = said(capsys, path)
+    assert len(summary["capture_points"]) == 1
+    assert [c["duplicate_up"] for c in summary["connections"]] == [400]
+
+
 def test_folders_are_searched_for_captures(tmp_path):
     with pytest.raises(ValueError, match="no capture in this folder"):
         find_captures([tmp_path])
@@ -149,6 +210,7 @@ def test_folders_are_searched_for_captures(tmp_path):
     (tmp_path / "pcap" / "b.pcapng").touch()
     (tmp_path / "pcap" / "a.pcap.gz").touch()
     (tmp_path / "pcap" / ".hidden.pcap").touch()
+    (tmp_path / "pcap" / "a.pcap.parquet").touch()
     assert [path.name for path in find_captures([tmp_path])] == ["a.pcap.gz", "b.pcapng"]
     assert issubclass(CaptureError, ValueError)
 

@@ -205,6 +205,39 @@ def test_cut_packing_is_read_as_far_as_it_goes(tmp_path, pack):
     assert "the packing is damaged" in capture.damage
 
 
+def test_damage_at_the_end_of_a_packing_costs_no_packet(tmp_path):
+    packed = gzip.compress(syn.pcap([(i, frame) for i, frame in enumerate(some_frames() * 50)]))
+    for damaged in (packed[:-1], packed + b"junk", packed[:-5] + bytes(5)):
+        capture = read_capture(store(tmp_path, damaged))
+        assert capture.packets == 200
+        assert "the packing is damaged" in capture.damage
+
+
+def test_a_damaged_interface_block_is_damage(tmp_path):
+    writer = four_packets()
+    for option in (syn.option(9, b"\x7f"), syn.option(14, struct.pack("<q", 2**60))):
+        bad = writer.block(1, struct.pack("<HHI", 1, 0, 0) + option)
+        capture = read_capture(store(tmp_path, writer.bytes() + bad))
+        assert capture.packets == 4
+        assert capture.damage.startswith(f"byte {len(writer.bytes())}: time ")
+
+
+def test_a_section_without_anything(tmp_path):
+    from analysis.connections import guess_points, reconstruct
+
+    path = store(tmp_path, syn.Pcapng(names=()).bytes())
+    table = read_capture(path).table
+    assert len(reconstruct(table, guess_points(table)).flows) == 0
+
+
+def test_a_frame_of_four_gigabytes_is_not_believed(tmp_path):
+    frame = some_frames()[1]
+    data = syn.pcap([(0, frame)])
+    data = data[:36] + struct.pack("<I", 2**32 - 1) + data[40:]
+    table = read_capture(store(tmp_path, data)).table
+    assert table["length"].tolist() == [len(frame)]
+
+
 def test_chunks_are_the_whole(tmp_path):
     records = [(i, frame) for i, frame in enumerate(some_frames() * 50)]
     path = store(tmp_path, syn.pcap(records))
