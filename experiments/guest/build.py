@@ -25,6 +25,7 @@ _MERGED = ("bin", "sbin", "lib", "lib64", "lib32")
 _SITE = "usr/local/lib/{python}/dist-packages"
 _PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 _ALIGNMENT_BYTES = 16 << 20  # persistent memory comes in sections of 2 MiB and more
+_UUID, _TIME_S = "526f616d-6c61-4200-8000-000000000001", 1_767_225_600
 _BLOCK_BYTES = 4096  # of one page: what DAX needs
 
 
@@ -126,9 +127,10 @@ class Build:
         for name in recipe.PYTHON_NAMED:
             _copy_distribution(name, site, whole=False)
         self.say("compiling Python packages")
-        argv = [*self._own_program(f"usr/bin/{python}"), "-S", "-m", "compileall", "-q", "-s", str(self.root), "-p", "/",
+        argv = [*self._own_program(f"usr/bin/{python}"), "-S", "-m", "compileall", "-q", "-f", "-s", str(self.root), "-p", "/",
                 "--invalidation-mode", "unchecked-hash", str(site), str(self.root / "usr/lib" / python)]  # fmt: skip
-        environment = {"PYTHONHOME": str(self.root / "usr"), "LC_ALL": "C.UTF-8"}
+        environment = {"PYTHONHOME": str(self.root / "usr"), "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0",
+                       "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip  # what it imports itself would be compiled in another form
         done = subprocess.run(argv, env=environment, capture_output=True, text=True)
         if not list((self.root / "usr/lib" / python).glob("__pycache__/*.pyc")):  # single files of packages may be templates
             raise RoamlabError(
@@ -186,13 +188,17 @@ class Build:
     def _write_root(self) -> int:
         """Make the file system out of the folder; its size."""
         paths = list(self.root.rglob("*"))
+        for path in paths:  # the same packages make the same file system
+            os.utime(path, (_TIME_S, _TIME_S), follow_symlinks=False)
         data = sum(_blocks(path.lstat().st_size) * _BLOCK_BYTES for path in paths if not path.is_symlink())
         size = -(-int(data * 1.1 + (8 << 20)) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(self.root), "-E", "root_owner=0:0", "-m", "0",
+        argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(self.root), "-m", "0",
+                "-E", f"root_owner=0:0,hash_seed={_UUID}", "-U", _UUID,
                 "-b", str(_BLOCK_BYTES), "-O", "^has_journal,^metadata_csum,^resize_inode", "-N", str(len(paths) + 64),
                 str(self.out / "root.ext4"), f"{size // 1024}k"]  # fmt: skip
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "PATH": _PATH})
+            environment = {**os.environ, "PATH": _PATH, "E2FSPROGS_FAKE_TIME": str(_TIME_S)}
+            done = subprocess.run(argv, capture_output=True, text=True, env=environment)
         except FileNotFoundError:
             raise RoamlabError("guest image: mke2fs is not installed (Debian package e2fsprogs)") from None
         if done.returncode != 0:

@@ -24,6 +24,7 @@ from experiments.guest.packages import Say
 from experiments.rundir import read_json
 
 _FREE_BYTES = 1_600_000_000
+_KEPT_IMAGES = 3
 _SOURCES = ("recipe.py", "build.py", "cpio.py", "packages.py")
 
 
@@ -99,6 +100,13 @@ def _alone(say: Say) -> Iterator[None]:
         raise RoamlabError(f"{folder}: guest image cannot be built: {error.strerror or error}") from error
 
 
+def _forget_old(folder: Path) -> None:
+    """Keep the newest images: other checkouts may use one, and an older one is built again in half a minute."""
+    images = [path for path in folder.iterdir() if (path / "image.json").exists()]
+    for path in sorted(images, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_IMAGES:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _build_into(final: Path, say: Say) -> None:
     if platform.machine() != "x86_64":
         raise RoamlabError(f"the guest's image can only be built on x86-64, this machine is {platform.machine()}")
@@ -116,6 +124,7 @@ def _build_into(final: Path, say: Say) -> None:
         if final.is_dir():
             shutil.rmtree(final)
         partial.rename(final)
+        _forget_old(final.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

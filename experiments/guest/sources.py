@@ -3,51 +3,54 @@
 import io
 import json
 import os
-import py_compile
+import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.capsule import ROOT
+from experiments.errors import RoamlabError
 from experiments.guest import cpio
 from experiments.guest.inside import TASK
 from topologies.profiles import PROFILES_VARIABLE
 
 _PACKAGES = ("topologies", "agents", "experiments")
 _OVER = "programs/"
-_HOME = f"{_OVER}opt/roamlab"
+_HOME = "opt/roamlab"
 _PROFILES = "/etc/roamlab-profiles.toml"
 
 
 def programs(python: str) -> bytes:
-    """An archive with our packages. For the guest's Python, when it is ours, they are compiled: it compiles slowly."""
-    compiled = python == f"python{sys.version_info.major}.{sys.version_info.minor}"
+    """An archive with our packages. For the guest's Python, when it is ours, they are compiled: it compiles slowly.
+
+    The same sources give the same bytes.
+    """
     out = io.BytesIO()
     writer = cpio.Writer(out)
     writer.add(cpio.file("init", Path(__file__).with_name("init.sh"), executable=True))
-    writer.add(cpio.folder(_HOME))
-    for package in _PACKAGES:
-        writer.add(cpio.folder(f"{_HOME}/{package}"))
-        for entry in cpio.tree(ROOT / package, f"{_HOME}/{package}/", lambda name: "__pycache__" not in name):
+    with tempfile.TemporaryDirectory(prefix="roamlab-programs.") as work:
+        home = Path(work) / _HOME
+        for package in _PACKAGES:
+            shutil.copytree(ROOT / package, home / package, ignore=shutil.ignore_patterns("__pycache__"))
+        if python == f"python{sys.version_info.major}.{sys.version_info.minor}":
+            _compile(home, Path(work))
+        writer.add(cpio.folder(_OVER + _HOME))
+        for entry in cpio.tree(home, f"{_OVER}{_HOME}/"):
             writer.add(entry)
-            if compiled and entry.name.endswith(".py") and isinstance(entry.content, Path):
-                for more in _compiled(entry.name, entry.content):
-                    writer.add(more)
     writer.close()
     return out.getvalue()
 
 
-def _compiled(name: str, path: Path) -> Iterator[cpio.Entry]:
-    """The compiled form of a module, never compared with its source."""
-    folder, _, module = name.rpartition("/")
-    with tempfile.NamedTemporaryFile() as target:
-        py_compile.compile(str(path), target.name, f"/{name.removeprefix(_OVER)}", doraise=True,
-                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)  # fmt: skip
-        data = Path(target.name).read_bytes()
-    yield cpio.folder(f"{folder}/__pycache__")
-    yield cpio.file(f"{folder}/__pycache__/{module.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc", data)
+def _compile(home: Path, work: Path) -> None:
+    """Compile the packages, by a process of its own: what has been imported before shows in the compiled form."""
+    argv = [sys.executable, "-I", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash",
+            "-s", str(work), "-p", "/", str(home)]  # fmt: skip
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    if done.returncode != 0:
+        raise RoamlabError(f"our packages cannot be compiled for the guest: {(done.stdout + done.stderr).strip()[-300:]}")
 
 
 def task(content: Mapping[str, Any]) -> bytes:
