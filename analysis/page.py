@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from analysis.charts.axes import count_text
 from analysis.charts.interactive import FrameNumbers, frame_numbers, script_hash, script_text
-from analysis.charts.view import endpoint_text
+from analysis.connections.facts import endpoint
 from analysis.files import printable, write_atomically
 from analysis.html import environment
 from analysis.page_sections import connection_section, mobility_section, ways_of
@@ -194,9 +194,9 @@ def _connection_rows(analysis: Analysis, detailed: set[int]) -> dict[str, Any]:
 def _breakable(address: str, port: int) -> str:
     """An endpoint; long IPv6 addresses in their shortest form."""
     try:
-        return endpoint_text(ipaddress.ip_address(address).compressed, port)
+        return endpoint(ipaddress.ip_address(address).compressed, port)
     except ValueError:
-        return endpoint_text(address, port)
+        return endpoint(address, port)
 
 
 def _general_findings(analysis: Analysis) -> list[Any]:

@@ -14,7 +14,7 @@ from analysis.charts.dsn import dsn_figure, mapping_figure
 from analysis.charts.interactive import FrameNumbers, plot_data
 from analysis.charts.rates import outstanding_figure, subflow_goodput_figure
 from analysis.charts.signalling import mobility_sequence_chart, mptcp_sequence_chart
-from analysis.charts.view import endpoint_text
+from analysis.connections.facts import endpoint
 from analysis.html import embed
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def connection_section(rec: Reconstruction, row: dict[str, Any], points: int, nu
 
 
 def _ends(pair: list[Any]) -> str:
-    return endpoint_text(str(pair[0]), int(pair[1]))
+    return endpoint(str(pair[0]), int(pair[1]))
 
 
 def _way(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.connections.delivery import delivery
+from analysis.connections.facts import endpoint
 from analysis.connections.model import Reconstruction
 from analysis.style import PALETTE
 
@@ -151,12 +152,7 @@ def _host(flows: pd.DataFrame, side: str) -> str:
         return side
     first = flows.iloc[0]
     side = side if bool(first["opened_by_client"]) else {"client": "server", "server": "client"}[side]
-    return endpoint_text(str(first[side]), int(first[f"{side}_port"]))
-
-
-def endpoint_text(address: str, port: int) -> str:
-    """Address and port, IPv6 in brackets (RFC 3986 section 3.2.2)."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return endpoint(str(first[side]), int(first[f"{side}_port"]))
 
 
 def facts_of(rec: Reconstruction, connection: int) -> Any:

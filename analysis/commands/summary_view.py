@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.connections.facts import endpoint
 from analysis.summary import Summary
 
 _WEIGHTS = {"error": "red", "warning": "yellow", "note": "dim"}
@@ -62,11 +62,6 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _end(end: list[Any]) -> str:
-    address, port = end
-    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
-
-
 def _files(summary: Summary, console: Console) -> None:
     table = _table("", "file", "interfaces", "packets", "seconds", "bytes", "dropped")
     for file in summary["files"]:
@@ -100,7 +95,7 @@ def _files(summary: Summary, console: Console) -> None:
 def _connection(c: Summary, several_points: bool, console: Console) -> None:
     kind = "TCP" if c["transport"] == "tcp" else f"MPTCP v{c['version']}" if c["version"] >= 0 else "MPTCP"
     where = f"  [dim]at point {c['point']}[/]" if several_points else ""
-    console.print(f"[bold]{c['number']}  {kind}  {escape(_end(c['client']))} → {escape(_end(c['server']))}[/]{where}")
+    console.print(f"[bold]{c['number']}  {kind}  {escape(endpoint(*c['client']))} → {escape(endpoint(*c['server']))}[/]{where}")
     console.print(f"   from {c['start_s']:.3f} s, {c['duration_s']:.3f} s long; {_amounts(c)}")
     notes = []
     if c["fallback"]:

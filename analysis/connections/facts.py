@@ -285,7 +285,7 @@ class Facts:
 
 
 def endpoint(address: Any, port: Any) -> str:
-    """Address and port as text, IPv6 in brackets."""
+    """Address and port as text, IPv6 in brackets (RFC 3986 section 3.2.2)."""
     return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
 
 

@@ -16,6 +16,7 @@ from analysis.connections.flows import Flows
 from analysis.connections.model import LIMIT, Array, Int64s
 from analysis.packets.schema import ACK, DSS_DATA_FIN, DSS_MAP, FIN, RST, SYN
 from analysis.packets.table import PacketTable
+from analysis.sequence import signed32
 
 _STRAY = 1 << 30
 
@@ -73,15 +74,11 @@ def _origins(table: PacketTable, flows: Flows, direction: Array) -> Int64s:
     reference = np.full(base.size, -1, np.int64)
     reference[number[::-1]] = first_byte[::-1]
     least = np.zeros(base.size, np.int64)
-    np.minimum.at(least, number, _signed32(first_byte - reference[number]))
+    np.minimum.at(least, number, signed32(first_byte - reference[number]))
     known = np.zeros(base.size, np.bool_)
     known[number] = True
     origin[known] = (base - reference - least)[known] & 0xFFFFFFFF
     return origin
-
-
-def _signed32(difference: Int64s) -> Int64s:
-    return ((difference + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
 
 @compiled

@@ -304,18 +304,21 @@ def _tcp_options(data: Any, at: Any, limit: Any, cut: bool, row: Any, out: Any, 
 
 
 @compiled
+def _ports(data: Any, at: Any, size: Any, stop: Any, end: Any, row: Any, out: Any) -> Any:
+    """Read the ports, as far as they are there; problem bits when the header of `size` bytes is not whole."""
+    if at + 4 <= min(stop, end):
+        out[row].sport, out[row].dport = _u16(data, at), _u16(data, at + 2)
+    return TRANSPORT_MALFORMED if at + size > end else TRANSPORT_CUT if at + size > stop else 0
+
+
+@compiled
 def _transport(
     data: Any, at: Any, stop: Any, end: Any, protocol: Any, row: Any, out: Any, sack: Any, signals: Any, counts: Any
 ) -> Any:
     """Read the transport header; returns problem bits. `end`: where the packet ends by its lengths, `stop`: as captured."""
     problems, body = 0, at
     if protocol == TCP:
-        if at + 20 > end:
-            problems |= TRANSPORT_MALFORMED
-        elif at + 20 > stop:
-            problems |= TRANSPORT_CUT
-        if at + 4 <= min(stop, end):
-            out[row].sport, out[row].dport = _u16(data, at), _u16(data, at + 2)
+        problems = _ports(data, at, 20, stop, end, row, out)
         if problems:
             return problems
         out[row].seq, out[row].ack = _u32(data, at + 4), _u32(data, at + 8)
@@ -326,12 +329,7 @@ def _transport(
         body = at + size
         problems |= _tcp_options(data, at + 20, min(body, stop), body > stop, row, out, sack, signals, counts)
     elif protocol == UDP:
-        if at + 8 > end:
-            problems |= TRANSPORT_MALFORMED
-        elif at + 8 > stop:
-            problems |= TRANSPORT_CUT
-        if at + 4 <= min(stop, end):
-            out[row].sport, out[row].dport = _u16(data, at), _u16(data, at + 2)
+        problems = _ports(data, at, 8, stop, end, row, out)
         if problems:
             return problems
         size, body = _u16(data, at + 4), at + 8

@@ -6,67 +6,19 @@ import base64
 import hashlib
 import html as html_module
 import json
-import os
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import transfers as tr
+from browsing import Elements, browse
 from matplotlib.image import imread
 
 from analysis import page as page_module
 from analysis.page import most_interesting, write_page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NASTY = "<script>alert('x')</script> & \"quotes\" $\\frac$"
-
-
-def browser() -> str:
-    """A browser's path. Without one the test fails, so that nobody takes a page that was never looked at for tested."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None and os.environ.get("ROAMLAB_WITHOUT_BROWSER"):
-        pytest.skip("no browser, and ROAMLAB_WITHOUT_BROWSER is set")
-    if found is None:
-        pytest.fail(f"none of {', '.join(BROWSERS)} is installed; set ROAMLAB_WITHOUT_BROWSER=1 to do without")
-    return found
-
-
-def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
-    words = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--enable-logging=stderr",
-        *options, page.as_uri(),
-    ]  # fmt: skip
-    return subprocess.run(words, capture_output=True, text=True, timeout=50, check=True)
-
-
-class Elements(HTMLParser):
-    """Start tags with their attributes, and everything that is text outside of scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text, self.scripts, self._inside = "", [], False
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag == "script"
-        if self._inside:
-            self.scripts.append((dict(attrs).get("type"), ""))
-
-    def handle_endtag(self, tag):
-        self._inside = False
-
-    def handle_data(self, data):
-        if self._inside:
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        else:
-            self.text += data
 
 
 def upload(number: int, count: int = 40) -> tr.Reconstruction:

@@ -6,15 +6,13 @@ import base64
 import hashlib
 import html as html_module
 import json
-import os
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import synthetic as syn
+from browsing import Elements, browse, browser
 from matplotlib.image import imread
 from synthetic import campaign_file, claim, dying_scene, handover_scene, manifest, write_run
 
@@ -28,7 +26,6 @@ from analysis.series import Series
 from analysis.style import path_colours, save, svg_bytes
 from analysis.topology import BOX_HEIGHT, BOX_WIDTH, layout, topology_figure
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LOSS = [(5.0, "carrier-loss", "mn-wlan")]
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
@@ -62,52 +59,6 @@ def report(outage) -> Path:
     return outage.with_suffix(".html")
 
 
-class Elements(HTMLParser):
-    """Start tags with their attributes, contents of scripts by their type, and everything else that is text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[str | None, str]] = []
-        self.text, self._inside = "", False
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag == "script"
-        if self._inside:
-            self.scripts.append((dict(attrs).get("type"), ""))
-
-    def handle_endtag(self, tag):
-        self._inside = False
-
-    def handle_data(self, data):
-        if self._inside:
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        else:
-            self.text += data
-
-    @property
-    def policy(self) -> str:
-        """The page's Content-Security-Policy."""
-        return next(a["content"] for t, a in self.tags if t == "meta" and "http-equiv" in a)
-
-    @property
-    def plots(self) -> list[dict]:
-        """Data of the interactive plots."""
-        return [json.loads(text) for kind, text in self.scripts if kind == "application/json"]
-
-
-def browser() -> str:
-    """A browser's path. Without one the test fails, so that nobody takes a report that was never looked at for tested."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None and os.environ.get("ROAMLAB_WITHOUT_BROWSER"):
-        pytest.skip("no browser, and ROAMLAB_WITHOUT_BROWSER is set")
-    if found is None:
-        pytest.fail(f"none of {', '.join(BROWSERS)} is installed; set ROAMLAB_WITHOUT_BROWSER=1 to do without")
-    return found
-
-
 def test_no_browser_is_a_failure_unless_allowed(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("ROAMLAB_WITHOUT_BROWSER", raising=False)
@@ -118,15 +69,6 @@ def test_no_browser_is_a_failure_unless_allowed(monkeypatch):
         browser()
     monkeypatch.setattr(shutil, "which", {"google-chrome": "/opt/chrome"}.get)
     assert browser() == "/opt/chrome"
-
-
-def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
-    words = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--enable-logging=stderr",
-        *options, page.as_uri(),
-    ]  # fmt: skip
-    return subprocess.run(words, capture_output=True, text=True, timeout=50, check=True)
 
 
 def test_browser_shows_the_matrix_without_complaint(report, tmp_path):
