@@ -2,9 +2,10 @@
 
     python -m experiments.guest.inside          started by init.sh
 
-Tasks: "run" (one run of an experiment, in a capsule as on any machine), "probe" (what this kernel can do), "command" and
-"shell". Reports are JSON lines on the second serial port, which the host reads while the guest runs. Results are handed back
-when the run is over: a guest in virtual time must not wait for the host while it measures.
+Tasks: "run" (one run of an experiment, in a capsule as on any machine), "calibrate" (measurements of the link emulation, in a
+capsule as well), "probe" (what this kernel can do), "command" and "shell". Reports are JSON lines on the second serial port,
+which the host reads while the guest runs. Results are handed back when the run is over: a guest in virtual time must not wait
+for the host while it measures.
 """
 
 import json
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,6 +98,19 @@ def run(task: Mapping[str, Any], reports: Reports) -> int:
     return code
 
 
+def calibrate(task: Mapping[str, Any], reports: Reports) -> int:
+    """Measure the link emulation; what the measurement says is reported."""
+    argv = [sys.executable, "-m", "experiments.calibrate", "--inside", *task["arguments"]]
+    box = capsule.launch(argv, stdout=subprocess.PIPE)
+    assert box.process.stdout is not None
+    for line in box.process.stdout:
+        with suppress(ValueError, TypeError):  # a library's word, not ours
+            reports.send(json.loads(line))
+    code = box.wait()
+    box.close()
+    return code
+
+
 def probe(_task: Mapping[str, Any], reports: Reports) -> int:
     """Try every feature of this kernel."""
     reports.send({"features": features.probe(), "machine": features.describe_machine()})
@@ -115,7 +130,7 @@ def shell(_task: Mapping[str, Any], _reports: Reports) -> int:
                           env={**os.environ, "PS1": "guest# ", "TERM": "linux"}).returncode  # fmt: skip
 
 
-TASKS = {"run": run, "probe": probe, "command": command, "shell": shell}
+TASKS = {"run": run, "calibrate": calibrate, "probe": probe, "command": command, "shell": shell}
 
 
 def _port(name: str) -> Path:
