@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke calibrate bench-analysis experiments lock clean
+.PHONY: help setup setup-test demo test lint unit smoke calibrate repeatability bench-analysis experiments lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ experiments: setup ## run every experiment
 
 calibrate: setup ## measure this machine's link emulation, write docs/results/calibration.md (15 minutes)
 	@$(ROAMLAB) calibrate --all --markdown docs/results/calibration.md
+
+repeatability: setup-test ## spread of repeated runs, natively and in the guest, on a busy machine (1.5 hours)
+	@$(ROAMLAB) repeatability $(or $(EXPERIMENT),outage) --load --markdown docs/results/repeatability.md
 
 bench-analysis: setup-test ## the capture reader beside tshark, dpkt and scapy (20 minutes); MARKDOWN=FILE writes a page
 	@.venv/bin/python -m tests.bench.analysis $(if $(MARKDOWN),--markdown $(MARKDOWN))

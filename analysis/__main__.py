@@ -1,4 +1,5 @@
-"""Command line: `python -m analysis analyse FILE...`, `metrics RUN_DIR...` and `report CAMPAIGN.json`.
+"""Command line: `python -m analysis analyse FILE...`, `metrics RUN_DIR...`, `report CAMPAIGN.json`,
+`repeatability CAMPAIGN.json CAMPAIGN.json`.
 
 Exit codes: 0 done, 1 a claim does not hold, a run failed or a capture is damaged, 2 the input is unusable.
 """
@@ -36,6 +37,12 @@ def parser(program: str) -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, metavar="FILE.html", help="where to write the report (default: beside it)")
     report.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     report.add_argument("--refresh", action="store_true", help="compute metrics again that exist already")
+    repeat = commands.add_parser("repeatability", help="the spread of each metric in two campaigns, side by side")
+    repeat.add_argument("campaigns", nargs=2, type=Path, metavar="CAMPAIGN.json", help="native runs, and runs in the guest")
+    repeat.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as a page")
+    repeat.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    repeat.add_argument("--all-metrics", action="store_true", help="show every metric, not only the main ones")
+    repeat.add_argument("--refresh", action="store_true", help="compute metrics again that exist already")
     analyse = commands.add_parser(
         "analyse", help="what captures hold", description=_ANALYSE, epilog=_ANALYSE_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
                 from analysis.commands.metrics import metrics
 
                 return metrics(options.runs)
+            if options.command == "repeatability":
+                from analysis.commands.repeatability import repeatability
+
+                first, second = options.campaigns
+                return repeatability((first, second), options.markdown, options.json, options.all_metrics, options.refresh)
             from analysis.commands.report import report
 
             return report(options.campaign, options.out, options.json, options.refresh)

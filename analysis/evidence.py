@@ -107,6 +107,8 @@ def gather(run: Run) -> Evidence:
         problems.append(f"link relay was late: p99 {late_us:.0f} us, limit {limit_us:.0f} us")
     if run.clock_spread_ms > CLOCK_SPREAD_LIMIT_MS:
         problems.append(f"the wall clock moved by {run.clock_spread_ms:.1f} ms against the monotonic clock")
+    if busy := cpu_limited(run):
+        problems.append(busy)
     lost = emulator_losses(run)
     if lost:
         problems.append(f"the link emulation lost packets of its own ({', '.join(lost)})")
@@ -121,6 +123,16 @@ def gather(run: Run) -> Evidence:
         problems.append(f"timeline.jsonl: {len(run.events)} of {run.planned_events} planned events were performed")
     ended_s = (run.ended_mono_ns - run.t0_mono_ns) / 1e9
     return Evidence(run, taps, problems, notes, [event.at_s for event in run.events], ended_s)
+
+
+def cpu_limited(run: Run) -> str | None:
+    """Why the figures of a run in the guest are those of the emulated CPU, or None when they are the network's."""
+    guest = run.manifest.get("guest")
+    if not isinstance(guest, dict) or not guest.get("cpu_limited"):
+        return None
+    busy = guest.get("cpu_busy")
+    share = f"used {busy:.0%} of the guest's CPU" if isinstance(busy, (int, float)) else "used too much of the guest's CPU"
+    return f"cpu-limited: the run {share}, the figures show the emulation's speed (lower the links' rates, or run it natively)"
 
 
 def emulator_losses(run: Run) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -82,6 +83,22 @@ class Spread:
             return f"{text} in {len(self.open_ends)} of {self.count}" if self.values else text
         return number_text(statistics.median(self.values), unit) if self.values else "–"
 
+    @property
+    def width(self) -> float | None:
+        """Largest less smallest: the spread. None below two repetitions; infinite when only some have a number."""
+        if self.count < 2:
+            return None
+        if self.values and self.open_ends:
+            return math.inf
+        numbers = self.values or self.open_ends
+        return max(numbers) - min(numbers)
+
+    def width_text(self, unit: str = "") -> str:
+        """The spread, "" for a single value."""
+        if self.width is None:
+            return ""
+        return "not all recovered" if math.isinf(self.width) else number_text(self.width, unit)
+
     def range_text(self, unit: str = "") -> str:
         """Smallest to largest, "" for a single value."""
         if self.count < 2 or not self.values:
@@ -90,6 +107,11 @@ class Spread:
         high = seconds_text(max(self.open_ends)) if self.open_ends else number_text(max(self.values), unit)
         shared = unit and high.endswith(f" {unit}")
         return f"{low.removesuffix(f' {unit}') if shared else low} … {high}"
+
+    def spread_text(self, unit: str = "") -> str:
+        """Smallest to largest with their difference: "399 … 401 ms, spread 2 ms"; "" for a single value."""
+        text = self.range_text(unit)
+        return f"{text}, spread {number_text(self.width or 0, unit)}" if text and not self.open_ends else text
 
 
 def gap_spread(results: Iterable[Result]) -> Spread:

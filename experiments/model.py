@@ -197,8 +197,11 @@ class Experiment:
             if unknown:
                 raise RoamlabError(f"experiment {self.name}: claim {claim.id} names {', '.join(unknown)}, which it has not")
 
-    def runs(self, *, repetitions: int, seed: int) -> Iterator[RunSpec]:
-        """All runs; repetition k of every cell uses seed + k, so that cells can be compared pair by pair."""
+    def runs(self, *, repetitions: int, seed: int, same_seed: bool = False) -> Iterator[RunSpec]:
+        """All runs; repetition k of every cell uses seed + k, so that cells can be compared pair by pair.
+
+        `same_seed`: every repetition uses `seed`; what differs between repetitions then is not chance.
+        """
         for repetition in range(repetitions):
             for scenario in self.scenarios:
                 for workload in self.workloads:
@@ -208,7 +211,7 @@ class Experiment:
                             scenario=scenario,
                             mechanism=mechanism,
                             workload=workload,
-                            seed=seed + repetition,
+                            seed=seed if same_seed else seed + repetition,
                             repetition=repetition,
                         )
 

@@ -74,6 +74,10 @@ class Campaign:
     jobs: int = 1
     repetitions: int = 1
     seed: int = 1
+    same_seed: bool = False
+    """Every repetition has the same seed."""
+    busy_processes: int = 0
+    """How many processes keep the machine's processors busy meanwhile, on purpose."""
     command: Sequence[str] = ()
     place: Place = field(default_factory=Here)
     states: dict[str, str] = field(default_factory=dict)
@@ -116,8 +120,10 @@ class Campaign:
             "capabilities": self.available,
             "roamlab": describe_version(),
             "command": list(self.command),
+            "same_seed": self.same_seed,
+            "busy_processes": self.busy_processes,
         }
-        specs = deque(self.experiment.runs(repetitions=self.repetitions, seed=self.seed))
+        specs = deque(self.experiment.runs(repetitions=self.repetitions, seed=self.seed, same_seed=self.same_seed))
         self._write("running")
         active: dict[int, _Active] = {}
         selector = selectors.DefaultSelector()
@@ -133,8 +139,18 @@ class Campaign:
             with contextlib.suppress(RoamlabError):  # the disk may be what failed
                 self._write(state)
             raise
-        self._write("complete" if all(state in ENDED_WELL for state in self.states.values()) else "failed")
+        self._write("failed" if self.failed else "complete")
+        return self.file
+
+    @property
+    def file(self) -> Path:
+        """The campaign file, once it has been started."""
         return self.folder / f"{self.campaign}.json"
+
+    @property
+    def failed(self) -> bool:
+        """Did a run not end well?"""
+        return not all(state in ENDED_WELL for state in self.states.values())
 
     def _start_batch(self, specs: deque[RunSpec], selector: selectors.BaseSelector, active: dict[int, "_Active"]) -> None:
         """Start the next runs. They build their networks together and then wait for each other.
@@ -279,6 +295,8 @@ class Campaign:
                 "command": list(self.command),
                 "repetitions": self.repetitions,
                 "seed": self.seed,
+                "same_seed": self.same_seed,
+                "busy_processes": self.busy_processes,
                 "runs": list(self.states),
                 "mechanisms": [{"name": n, "label": mechanisms.REGISTRY[n].label} for n in experiment.mechanisms],
                 "workloads": [{"name": w.name, "kind": w.kind, "label": w.name} for w in experiment.workloads],

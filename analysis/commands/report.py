@@ -78,7 +78,7 @@ def _cell_text(cell: Cell) -> str:
     if not cell.spread.count:
         return f"[{colour}]{escape(f'{cell.symbol} {cell.word}')}[/]"
     words = cell.symbol if cell.verdict in ("survived", "broken") else f"{cell.symbol} {cell.word}"
-    spread = cell.spread.range_text("ms")
+    spread = cell.spread.spread_text("ms")
     median = cell.spread.median_text("ms").replace(" ", _NO_BREAK)
     return f"[{colour}]{words}{_NO_BREAK}{escape(median)}[/]" + (f"\n[dim]{escape(spread)}[/]" if spread else "")
 

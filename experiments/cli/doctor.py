@@ -5,12 +5,12 @@ import platform
 import click
 
 from experiments import features
-from experiments.cli.guest import guest_option, open_guest
+from experiments.cli.guest import WithGuest, guest_option, open_guest
 from experiments.cli.terminal import console, print_json, table
 from experiments.errors import RoamlabError
 
 
-@click.command(short_help="What this machine can do.")
+@click.command(cls=WithGuest, short_help="What this machine can do.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @guest_option
 def doctor(as_json: bool, guest: str | None) -> int:

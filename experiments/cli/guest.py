@@ -27,6 +27,17 @@ guest_option: Callable[[Any], Any] = click.option(
 )  # fmt: skip
 
 
+class WithGuest(click.Command):
+    """A command with `--guest`, behind which a flavour may follow or anything else: `run --guest outage`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What follows is the option's value only when it is a flavour."""
+        for at, word in enumerate(args):
+            if word == "--guest" and args[at + 1 : at + 2] and args[at + 1] not in qemu.FLAVOURS:
+                args[at] = f"--guest={qemu.VIRTUAL_TIME}"
+        return super().parse_args(ctx, args)
+
+
 @contextmanager
 def _saying(*, quiet: bool) -> Iterator[Say]:
     """Progress of the preparations: one line that changes, or lines on standard error."""

@@ -29,7 +29,7 @@ allows user namespaces. End a long run with Ctrl-C; what was finished stays."""
 
 COMMANDS = {
     "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell",
-    "guest": "guest:guest",
+    "repeatability": "repeatability:repeatability", "guest": "guest:guest",
     "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "clean": "clean:clean",
 }  # fmt: skip
 """Name -> module and function. Each is imported when it is wanted: an analysis needs no emulation."""

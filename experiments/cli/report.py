@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from experiments.cli.run import make_report
+from experiments.cli.campaigns import make_report
 from experiments.errors import RoamlabError
 from experiments.rundir import read_json
 

@@ -292,3 +292,10 @@ def test_bibliography():
     assert works["rfc8684"].link == "https://doi.org/10.17487/RFC8684"
     assert {"bagnulo2009", "rfc7629", "rfc6824", "rfc5944", "rfc6275", "huston2015"} <= set(works)
     assert all(work.title and work.authors and work.year for work in works.values())
+
+
+def test_matrix_tells_the_spread_of_repetitions(campaign):
+    cells = [row.cells[0] for row in build_matrix(campaign(), [result(gap=412.1), result(gap=412.4), result("tcp")])]
+    assert cells[1].spread.spread_text("ms") == "412 … 412 ms, spread 0.3 ms"
+    assert cells[0].spread.spread_text("ms") == ""
+    assert Spread((400.0,), (3e4,)).spread_text("ms") == "400 ms … > 30 s"
