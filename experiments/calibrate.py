@@ -1,17 +1,21 @@
 """Calibration: does an emulated link do what its profile says? Measured by captures at both ends, not by the relay.
 
-Runs inside a capsule. `python -m experiments.calibrate --inside wlan lte` prints JSON lines. What is measured and how:
-experiments/calibration/measure.py; the hosts and captures: experiments/calibration/bench.py.
+Runs inside a capsule. `python -m experiments.calibrate --inside preset:wlan preset:lte` prints JSON lines. What is measured and
+how: experiments/calibration/measure.py and jitter.py; the hosts and captures: experiments/calibration/bench.py.
 """
 
 import argparse
+import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from experiments.calibration.bench import Bench, CalibrationError, bench
+from experiments.calibration.jitter import measure_jitter
 from experiments.calibration.measure import (
     measure_delay,
     measure_goodput,
@@ -20,84 +24,85 @@ from experiments.calibration.measure import (
     with_room,
     without_chance,
 )
-from topologies.links.wire import wire
-from topologies.profiles import PRESETS, GilbertElliott, LinkProfile, profile
-
-SWEEP_RATES_MBIT = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
-SWEEP_DELAY_MS = 15.0
-
-LOSS_PROFILES: dict[str, LinkProfile] = {
-    "loss-1%": LinkProfile(delay_ms=1.0, loss=0.01),
-    "loss-bursts": LinkProfile(delay_ms=1.0, burst=GilbertElliott(p=0.005, r=0.25, loss_bad=0.8, loss_good=0.001)),
-}
+from experiments.calibration.plan import (
+    EFFORTS,
+    EXIT_FAILED,
+    EXIT_MISSED,
+    EXIT_OK,
+    EXIT_UNSUPPORTED,
+    JITTER_PACKETS_PER_S,
+    Effort,
+    asked_of,
+)
+from experiments.calibration.rows import failed_row
+from topologies.links import netem
+from topologies.links.netns import LinkError
+from topologies.links.wire import BACKEND_VARIABLE, BACKENDS, choose_backend, wire
+from topologies.profiles import LinkProfile
 
 Progress = Callable[[str], None]
 
 
-def calibrate(
-    profile_name: str,
-    asked: LinkProfile,
-    *,
-    packets_per_s: float = 5000.0,
-    quick: bool = False,
-    seed: int = 1,
-    goodput_only: bool = False,
-    progress: Progress = lambda _text: None,
-) -> dict[str, Any]:
-    """Measure one profile in both directions; {"profile", "label", "asked", "backend", "rows", "relay"}.
+@dataclass(frozen=True)
+class Step:
+    """One measurement in one direction over a link of its own or of the step before."""
 
-    Delay, goodput and queue are measured without the random parts of the profile, loss with them. Each row has
-    quantity, direction, unit, asked, measured, error, target and ok. `goodput_only` is for sweeps over rates.
+    what: str
+    link: LinkProfile
+    """What the link is told to do."""
+    measure: Callable[[Bench], list[dict[str, Any]]]
+
+
+def steps(kind: str, name: str, asked: LinkProfile, direction: str, effort: Effort) -> list[Step]:
+    """The measurements of a profile in one direction.
+
+    Delay, goodput and queue are measured without the random parts of the profile, loss with them and with room in the queue.
     """
     certain = without_chance(asked)
     round_trip_s = 2 * asked.delay_ms / 1000
     # Slow start, the loss burst at its end and the first recovery take some tens of round trips.
     warm_up_s = max(3.0, 40 * round_trip_s)
-    goodput_s = max(3.0 if quick else 6.0, 4 * round_trip_s)
-    delay_s = 2.0 if quick else 10.0
-    rows: list[dict] = []
+    goodput_s = max(effort.goodput_s, 4 * round_trip_s)
+    delay = partial(measure_delay, direction=direction, asked=certain, packets_per_s=effort.delay_packets_per_s,
+                    seconds=effort.delay_s)  # fmt: skip
+    goodput = partial(measure_goodput, direction=direction, asked=certain, warm_up_s=warm_up_s, seconds=goodput_s)
+    queue = partial(measure_queue, direction=direction, asked=certain)
+    loss = partial(measure_loss, direction=direction, asked=asked, packets=effort.loss_packets,
+                   packets_per_s=effort.loss_packets_per_s)  # fmt: skip
+    lossy = Step("loss", with_room(asked), loss)
+    if kind == "loss":
+        return [lossy]
+    if kind == "jitter":
+        packets_per_s = JITTER_PACKETS_PER_S[name]
+        jitter = partial(measure_jitter, direction=direction, asked=asked, packets_per_s=packets_per_s,
+                         seconds=effort.jitter_packets / packets_per_s)  # fmt: skip
+        return [Step("jitter", asked, jitter)]
+    if kind == "sweep":
+        return [Step("TCP goodput", certain, goodput)]
+    found = [Step("delay", certain, delay), Step("TCP goodput", certain, goodput), Step("queue", certain, queue)]
+    return [*found, lossy] if asked.mean_loss else found
+
+
+def calibrate(item: str, effort: Effort, *, seed: int = 1, progress: Progress = lambda _text: None) -> dict[str, Any]:
+    """Measure what `item` (kind:name) names in both directions; {"profile", "label", "asked", "backend", "rows", "ok", ...}.
+
+    Each row has quantity, direction, unit, asked, measured, error, target and ok; one that could not be measured has `why`.
+    """
+    kind, _, name = item.partition(":")
+    asked = asked_of(item)
+    rows: list[dict[str, Any]] = []
     wire().reset_stats()
     for direction in ("forward", "back"):
-        steps: list[tuple[str, Callable[[Bench], list[dict]]]] = [
-            (
-                "TCP goodput",
-                partial(measure_goodput, direction=direction, asked=certain, warm_up_s=warm_up_s, seconds=goodput_s),
-            )
-        ]
-        if not goodput_only:
-            delay = partial(measure_delay, direction=direction, asked=certain, packets_per_s=packets_per_s, seconds=delay_s)
-            steps.insert(0, ("delay", delay))
-            steps.append(("queue", partial(measure_queue, direction=direction, asked=certain)))
-        found: list[dict] = []
-        with bench(certain, seed) as test:
-            for what, step in steps:
-                progress(f"{profile_name} {direction}: {what}")
-                found += step(test)
-        if asked.mean_loss and not goodput_only:
-            progress(f"{profile_name} {direction}: loss")
-            with bench(with_room(asked), seed) as test:
-                found += measure_loss(test, direction, asked, 20_000 if quick else 100_000, 20_000)
-        rows += [{"direction": direction, **row} for row in found]
-    return _result(profile_name, asked, rows)
-
-
-def calibrate_loss(
-    name: str, asked: LinkProfile, *, quick: bool = False, seed: int = 1, progress: Progress = lambda _text: None
-) -> dict[str, Any]:
-    """Measure only the loss of a profile, in both directions."""
-    rows: list[dict] = []
-    for direction in ("forward", "back"):
-        progress(f"{name} {direction}: loss")
-        with bench(with_room(asked), seed) as test:
-            found = measure_loss(test, direction, asked, 20_000 if quick else 100_000, 20_000)
-        rows += [{"direction": direction, **row} for row in found]
-    return _result(name, asked, rows)
-
-
-def _result(name: str, asked: LinkProfile, rows: list[dict]) -> dict[str, Any]:
+        planned = steps(kind, name, asked, direction, effort)
+        for link, group in itertools.groupby(planned, key=lambda step: step.link):
+            with bench(link, seed) as test:
+                for step in group:
+                    progress(f"{name} {direction}: {step.what}")
+                    rows += [{"direction": direction, **row} for row in _measured(step, test)]
     stats = wire().stats()
     return {
         "profile": name,
+        "kind": kind,
         "label": asked.describe(),
         "asked": asked.to_dict(),
         "backend": stats["backend"],
@@ -107,22 +112,41 @@ def _result(name: str, asked: LinkProfile, rows: list[dict]) -> dict[str, Any]:
     }
 
 
-def sweep(*, quick: bool = False, progress: Progress = lambda _text: None) -> Iterator[dict[str, Any]]:
-    """TCP goodput over rates from 1 to 200 Mbit/s at 15 ms."""
-    for rate_mbit in SWEEP_RATES_MBIT:
-        asked = LinkProfile(rate_mbit=rate_mbit, delay_ms=SWEEP_DELAY_MS)
-        yield calibrate(f"{rate_mbit:g} Mbit/s", asked, quick=quick, goodput_only=True, progress=progress)
+def _measured(step: Step, test: Bench) -> list[dict[str, Any]]:
+    try:
+        return step.measure(test)
+    except CalibrationError as error:
+        return [failed_row(step.what, str(error))]
+
+
+def results(items: list[str], effort: Effort, progress: Progress) -> Iterator[dict[str, Any]]:
+    """One result for each item."""
+    for item in items:
+        yield calibrate(item, effort, progress=progress)
+
+
+def _choose(backend: str | None) -> str | None:
+    """Let links be made by a backend (None: by the one that they get here); None, or why that is not possible."""
+    if backend == "netem":
+        missing = netem.probe()
+        if missing is not None:
+            return f"netem does not work here: {missing}"
+    if backend is not None:
+        os.environ[BACKEND_VARIABLE] = backend
+    try:
+        choose_backend()
+    except LinkError as error:
+        return str(error)
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print JSON lines: {"progress": text} while measuring, {"result": {...}} per profile."""
+    """Print JSON lines: {"progress": text}, {"result": {...}} per item, {"unsupported": why}, {"error": text}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inside", action="store_true", help="this process is in a capsule already")
-    parser.add_argument("--sweep", action="store_true", help="TCP goodput from 1 to 200 Mbit/s")
-    parser.add_argument("--loss", action="store_true", help="loss of two test profiles over 100,000 packets")
-    parser.add_argument("--quick", action="store_true", help="shorter measurements, wider statistics")
-    parser.add_argument("--packets-per-s", type=float, default=5000.0, help="for the delay measurement")
-    parser.add_argument("presets", nargs="*", help=f"of {', '.join(PRESETS)}")
+    parser.add_argument("--backend", choices=BACKENDS, help="instead of the one that links get here")
+    parser.add_argument("--effort", choices=EFFORTS, default="full")
+    parser.add_argument("items", nargs="*", help="kind:name, kind is preset, sweep, loss or jitter")
     options = parser.parse_args(arguments)
     if not options.inside:
         parser.error("run this through `roamlab calibrate`, which makes a capsule")
@@ -130,28 +154,19 @@ def main(arguments: list[str] | None = None) -> int:
     def say(kind: str, value: object) -> None:
         print(json.dumps({kind: value}), flush=True)
 
-    def progress(text: str) -> None:
-        say("progress", text)
-
+    missing = _choose(options.backend)
+    if missing is not None:
+        say("unsupported", missing)
+        return EXIT_UNSUPPORTED
     good = True
     try:
-        for name in options.presets:
-            result = calibrate(name, profile(name), packets_per_s=options.packets_per_s, quick=options.quick, progress=progress)
+        for result in results(options.items, EFFORTS[options.effort], partial(say, "progress")):
             good &= result["ok"]
             say("result", result)
-        if options.loss:
-            for name, asked in LOSS_PROFILES.items():
-                result = calibrate_loss(name, asked, quick=options.quick, progress=progress)
-                good &= result["ok"]
-                say("result", result)
-        if options.sweep:
-            for result in sweep(quick=options.quick, progress=progress):
-                good &= result["ok"]
-                say("result", result)
-    except (CalibrationError, ValueError) as error:
+    except (LinkError, ValueError) as error:
         say("error", str(error))
-        return 2
-    return 0 if good else 1
+        return EXIT_FAILED
+    return EXIT_OK if good else EXIT_MISSED
 
 
 if __name__ == "__main__":

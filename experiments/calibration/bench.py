@@ -10,9 +10,11 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mininet.node import Node
 
+from experiments.calibration.cpu import cpu_use
 from experiments.clock import now_ns, sleep_until
 from topologies.links.link import EmulatedLink
 from topologies.links.netns import inside, namespace_of
@@ -48,6 +50,15 @@ class Bench:
     def ways(self) -> tuple[tuple[str, End, End], ...]:
         """(direction, sender, receiver)."""
         return (("forward", self.left, self.right), ("back", self.right, self.left))
+
+
+class Passed(NamedTuple):
+    """What both captures saw of numbered packets, by number."""
+
+    sent: dict[int, Arrival]
+    received: dict[int, Arrival]
+    cpu_busy: float | None
+    """Busy share of the CPUs while they were sent at a pace; None when the sender took all the CPU it could get."""
 
 
 @contextlib.contextmanager
@@ -116,11 +127,10 @@ def _udp_socket(end: End, address: tuple[str, int] | None = None) -> socket.sock
     return udp
 
 
-def send_udp(
-    sender: End, receiver: End, count: int, payload_bytes: int, packets_per_s: float | None, quiet_s: float
-) -> tuple[dict[int, Arrival], dict[int, Arrival]]:
+def send_udp(sender: End, receiver: End, count: int, payload_bytes: int, packets_per_s: float | None, quiet_s: float) -> Passed:
     """Send numbered packets, evenly spaced or (None) back to back; return what both captures saw until `quiet_s` after them."""
     padding = bytes(payload_bytes - 4)
+    busy = None
     with (
         capture(sender, count + 1000) as out,
         capture(receiver, 2 * count + 1000) as into,
@@ -131,9 +141,11 @@ def send_udp(
             for number in range(count):
                 udp.send(struct.pack("!I", number) + padding)
         else:
-            _send_paced(udp, count, padding, packets_per_s)
+            with cpu_use() as use:
+                _send_paced(udp, count, padding, packets_per_s)
+            busy = use.busy
         wait_quiet(quiet_s)
-        return _udp_numbers(complete(out)), _udp_numbers(complete(into))
+        return Passed(_udp_numbers(complete(out)), _udp_numbers(complete(into)), busy)
 
 
 def _send_paced(udp: socket.socket, count: int, padding: bytes, packets_per_s: float) -> None:

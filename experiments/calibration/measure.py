@@ -1,9 +1,11 @@
 """The measurements of a calibration: each gives rows with quantity, unit, asked, measured, error, target and ok.
 
-`error` and `target` have the unit of the row; a row is ok while the error is at most the target. Per direction:
+`error` and `target` have the unit of the row; a row is ok while the error is at most the target. `cpu_busy` is the busy share
+of the CPUs meanwhile, `chance` tells that a target is a number of standard deviations. Per direction:
 * one-way delay error in us: measured delay minus what the profile demands of this very sequence of packets;
 * TCP goodput in Mbit/s in steady state, against rate x payload / frame (the rate counts Ethernet frames without FCS);
-* loss as a share, within so many standard deviations (for bursts: with the variance of the Gilbert-Elliott chain);
+* loss as a share, within so many standard deviations (for bursts: with the variance of the Gilbert-Elliott chain, and the
+  mean length of runs of lost packets besides);
 * queue: packets that waited for the rate limiter when the first one was dropped.
 """
 
@@ -17,10 +19,12 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.calibration.bench import PORT, Bench, CalibrationError, capture, complete, drain_s, send_udp, wait_quiet
+from experiments.calibration.cpu import cpu_use
+from experiments.calibration.rows import make_row
 from topologies.links.netns import inside
 from topologies.links.ring import Arrival
 from topologies.links.wire import wire
-from topologies.profiles import MAX_QUEUE_PACKETS, LinkProfile
+from topologies.profiles import MAX_QUEUE_PACKETS, GilbertElliott, LinkProfile
 from topologies.traces import Playback
 
 TARGET_DELAY_P50_US = 100.0
@@ -28,22 +32,10 @@ TARGET_DELAY_P99_US = 500.0
 TARGET_GOODPUT_PERCENT = 1.0
 TARGET_LOSS_SIGMA = 4.5
 
-_SMALL_PAYLOAD_BYTES = 64
+SMALL_PAYLOAD_BYTES = 64
 _LARGE_PAYLOAD_BYTES = 1472
-_UDP_HEADERS_BYTES = 14 + 20 + 8
+UDP_HEADERS_BYTES = 14 + 20 + 8
 _TCP_PAYLOAD_SHARE = 1448 / 1514  # MSS with timestamps in a full frame
-
-
-def _row(quantity: str, unit: str, asked: float, measured: float, error: float, target: float | None) -> dict[str, Any]:
-    return {
-        "quantity": quantity,
-        "unit": unit,
-        "asked": asked,
-        "measured": measured,
-        "error": error,
-        "target": target,
-        "ok": target is None or abs(error) <= target,
-    }
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -81,12 +73,12 @@ def _due_ns(asked: LinkProfile, sent: dict[int, Arrival]) -> dict[int, float]:
 def measure_delay(test: Bench, direction: str, asked: LinkProfile, packets_per_s: float, seconds: float) -> list[dict]:
     """One-way delay error of small packets, p50 and p99 of its absolute value in us."""
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
-    frame_bytes = _SMALL_PAYLOAD_BYTES + _UDP_HEADERS_BYTES
+    frame_bytes = SMALL_PAYLOAD_BYTES + UDP_HEADERS_BYTES
     if asked.mean_rate_mbit is not None:
         packets_per_s = min(packets_per_s, 0.6 * asked.mean_rate_mbit * 1e6 / 8 / frame_bytes)
     count = int(packets_per_s * seconds)
     quiet_s = drain_s(asked, frame_bytes)
-    sent, received = send_udp(sender, receiver, count, _SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
+    sent, received, busy = send_udp(sender, receiver, count, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
     errors_us = [
         (received[number].arrival_ns - due_ns) / 1000 for number, due_ns in _due_ns(asked, sent).items() if number in received
     ]
@@ -98,11 +90,11 @@ def measure_delay(test: Bench, direction: str, asked: LinkProfile, packets_per_s
     p50_ms = asked.delay_ms + p50_us / 1000
     p99_ms = asked.delay_ms + p99_us / 1000
     rows = [
-        _row("one-way delay p50", "us", asked.delay_ms * 1000, p50_ms * 1000, p50_us, TARGET_DELAY_P50_US),
-        _row("one-way delay p99", "us", asked.delay_ms * 1000, p99_ms * 1000, p99_us, TARGET_DELAY_P99_US),
+        make_row("one-way delay p50", "us", asked.delay_ms * 1000, p50_ms * 1000, p50_us, TARGET_DELAY_P50_US),
+        make_row("one-way delay p99", "us", asked.delay_ms * 1000, p99_ms * 1000, p99_us, TARGET_DELAY_P99_US),
     ]
     for row in rows:
-        row.update(packets=len(errors_us), packets_per_s=round(packets_per_s))
+        row.update(packets=len(errors_us), packets_per_s=round(packets_per_s), cpu_busy=busy)
     return rows
 
 
@@ -129,8 +121,9 @@ def measure_goodput(test: Bench, direction: str, asked: LinkProfile, warm_up_s: 
         client.connect((receiver.address, PORT))
         start_ns = time.monotonic_ns()
         chunk = bytes(64 * 1024)
-        while time.monotonic() < deadline_s:
-            client.sendall(chunk)
+        with cpu_use() as use:
+            while time.monotonic() < deadline_s:
+                client.sendall(chunk)
         frames = complete(ring)
         # Do not wait for what is still queued in the socket.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -140,7 +133,9 @@ def measure_goodput(test: Bench, direction: str, asked: LinkProfile, warm_up_s: 
     begin_ns = start_ns + int(warm_up_s * 1e9)
     measured_mbit = _goodput_mbit(frames, begin_ns, begin_ns + int(seconds * 1e9))
     target_mbit = TARGET_GOODPUT_PERCENT / 100 * ideal_mbit
-    return [_row("TCP goodput", "Mbit/s", ideal_mbit, measured_mbit, measured_mbit - ideal_mbit, target_mbit)]
+    row = make_row("TCP goodput", "Mbit/s", ideal_mbit, measured_mbit, measured_mbit - ideal_mbit, target_mbit)
+    row.update(cpu_busy=use.busy)
+    return [row]
 
 
 def _sink(listener: socket.socket) -> None:
@@ -188,12 +183,12 @@ def _ring_drops() -> int:
 def measure_loss(test: Bench, direction: str, asked: LinkProfile, packets: int, packets_per_s: float) -> list[dict]:
     """Share of packets lost, and how far that is from the profile in standard deviations."""
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
-    frame_bytes = _SMALL_PAYLOAD_BYTES + _UDP_HEADERS_BYTES
+    frame_bytes = SMALL_PAYLOAD_BYTES + UDP_HEADERS_BYTES
     if asked.mean_rate_mbit is not None:
         packets_per_s = min(packets_per_s, 0.8 * asked.mean_rate_mbit * 1e6 / 8 / frame_bytes)
     quiet_s = drain_s(asked, frame_bytes)
     overrun = _ring_drops()
-    sent, received = send_udp(sender, receiver, packets, _SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
+    sent, received, busy = send_udp(sender, receiver, packets, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
     if _ring_drops() > overrun:
         raise CalibrationError("loss: the machine was too busy, frames were lost before the relay: try again when it is idle")
     lost = len(sent.keys() - received.keys())
@@ -201,23 +196,44 @@ def measure_loss(test: Bench, direction: str, asked: LinkProfile, packets: int, 
     variance = asked.burst.variance_factor() if asked.burst else share * (1 - share)
     sigma = (lost - share * len(sent)) / math.sqrt(variance * len(sent)) if variance else float(lost)
     target = TARGET_LOSS_SIGMA * math.sqrt(variance / len(sent))
-    row = _row("loss", "share", share, lost / len(sent), lost / len(sent) - share, target)
-    row.update(packets=len(sent), sigma=sigma)
-    if asked.burst:
-        row["mean_burst_packets"] = _mean_burst(sorted(sent), received)
-    return [row]
+    row = make_row("loss", "share", share, lost / len(sent), lost / len(sent) - share, target)
+    row.update(packets=len(sent), sigma=sigma, cpu_busy=busy, chance=True)
+    rows = [row]
+    if asked.burst and 0 < lost < len(sent):
+        rows.append({**_burst_row(asked.burst, sorted(sent), received), "cpu_busy": busy})
+    return rows
 
 
-def _mean_burst(numbers: list[int], received: dict[int, Arrival]) -> float:
-    """Mean length of runs of consecutive losses."""
-    bursts = losses = 0
+def mean_run(burst: GilbertElliott) -> float:
+    """Mean number of consecutive losses of the chain: losses per loss that follows a packet that was not lost.
+
+    Infinite when every packet is lost.
+    """
+    bad, good = burst.bad_share, 1 - burst.bad_share
+    both_lost = (
+        bad * burst.loss_bad * ((1 - burst.r) * burst.loss_bad + burst.r * burst.loss_good)
+        + good * burst.loss_good * (burst.p * burst.loss_bad + (1 - burst.p) * burst.loss_good)
+    )  # fmt: skip
+    first_of_run = burst.stationary_loss - both_lost
+    return burst.stationary_loss / first_of_run if first_of_run else math.inf
+
+
+def _burst_row(burst: GilbertElliott, numbers: list[int], received: dict[int, Arrival]) -> dict[str, Any]:
+    """Mean length of runs of lost packets; such lengths are nearly independent and nearly geometric."""
+    runs = losses = 0
     previous_lost = False
     for number in numbers:
         lost = number not in received
         losses += lost
-        bursts += lost and not previous_lost
+        runs += lost and not previous_lost
         previous_lost = lost
-    return losses / bursts if bursts else 0.0
+    asked, measured = mean_run(burst), losses / runs
+    target = TARGET_LOSS_SIGMA * math.sqrt(asked * (asked - 1) / runs)
+    return {
+        **make_row("mean burst", "packets", asked, measured, measured - asked, target),
+        "packets": len(numbers),
+        "chance": True,
+    }
 
 
 def measure_queue(test: Bench, direction: str, asked: LinkProfile) -> list[dict]:
@@ -228,7 +244,7 @@ def measure_queue(test: Bench, direction: str, asked: LinkProfile) -> list[dict]
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
     quiet_s = drain_s(asked, 1514)
     # While the burst is sent some packets leave the queue, on fast links a good part.
-    sent, received = send_udp(sender, receiver, 2 * limit + 200, _LARGE_PAYLOAD_BYTES, None, quiet_s)
+    sent, received, _ = send_udp(sender, receiver, 2 * limit + 200, _LARGE_PAYLOAD_BYTES, None, quiet_s)
     dropped = [number for number in sorted(sent) if number not in received]
     if not dropped:
         raise CalibrationError("the burst did not fill the queue: the sender is slower than the link")
@@ -237,5 +253,5 @@ def measure_queue(test: Bench, direction: str, asked: LinkProfile) -> list[dict]
     gone = sum(1 for number in range(dropped[0]) if received[number].arrival_ns - delay_ns <= moment_ns)
     # One of the rest is in transmission.
     waiting = dropped[0] - gone - 1
-    row = _row("queue", "packets", limit, waiting, waiting - limit, 1.0)
+    row = make_row("queue", "packets", limit, waiting, waiting - limit, 1.0)
     return [row]

@@ -1,0 +1,68 @@
+"""What a calibration measures: profiles by kind and name, and how much of each."""
+
+from dataclasses import dataclass
+
+from topologies.profiles import GilbertElliott, LinkProfile, profile
+
+EXIT_OK, EXIT_MISSED, EXIT_FAILED, EXIT_UNSUPPORTED = 0, 1, 2, 3
+"""Of `python -m experiments.calibrate`."""
+
+SWEEP: dict[str, LinkProfile] = {
+    f"{rate:g} Mbit/s": LinkProfile(rate_mbit=rate, delay_ms=15.0) for rate in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+}
+"""TCP goodput over rates from 1 to 200 Mbit/s at 15 ms."""
+
+LOSS: dict[str, LinkProfile] = {
+    "loss-1%": LinkProfile(delay_ms=1.0, loss=0.01),
+    "loss-bursts": LinkProfile(delay_ms=1.0, burst=GilbertElliott(p=0.005, r=0.25, loss_bad=0.8, loss_good=0.001)),
+}
+
+JITTER: dict[str, LinkProfile] = {
+    "jitter-sparse": LinkProfile(delay_ms=20.0, jitter_ms=5.0),
+    "jitter-dense": LinkProfile(delay_ms=20.0, jitter_ms=5.0),
+}
+JITTER_PACKETS_PER_S = {"jitter-sparse": 80.0, "jitter-dense": 500.0}
+"""Sparse: 12.5 ms apart, no packet can meet another one. Dense: 2 ms apart, many would overtake and must wait."""
+
+PRESET, KINDS = "preset", {"sweep": SWEEP, "loss": LOSS, "jitter": JITTER}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured. A guest's CPU carries fewer packets per s, and in virtual time needs fewer of them."""
+
+    delay_packets_per_s: float = 5000.0
+    delay_s: float = 10.0
+    goodput_s: float = 6.0
+    jitter_packets: int = 4000
+    loss_packets: int = 100_000
+    loss_packets_per_s: float = 20_000.0
+
+
+EFFORTS = {
+    "full": Effort(),
+    "quick": Effort(delay_s=2.0, goodput_s=3.0, jitter_packets=1000, loss_packets=20_000),
+    "guest": Effort(delay_packets_per_s=500.0, delay_s=4.0, jitter_packets=2000, loss_packets=30_000,
+                    loss_packets_per_s=4000.0),
+    "guest-quick": Effort(delay_packets_per_s=500.0, delay_s=2.0, goodput_s=3.0, jitter_packets=500, loss_packets=5000,
+                          loss_packets_per_s=4000.0),
+}  # fmt: skip
+
+
+def effort_name(*, quick: bool, in_guest: bool) -> str:
+    """The name in EFFORTS."""
+    if in_guest:
+        return "guest-quick" if quick else "guest"
+    return "quick" if quick else "full"
+
+
+def plan(presets: list[str], *, sweep: bool, loss: bool, jitter: bool) -> list[str]:
+    """The items to measure, as kind:name."""
+    wanted = [("sweep", sweep), ("loss", loss), ("jitter", jitter)]
+    return [f"{PRESET}:{name}" for name in presets] + [f"{kind}:{name}" for kind, on in wanted if on for name in KINDS[kind]]
+
+
+def asked_of(item: str) -> LinkProfile:
+    """The profile that an item names. Raises ProfileError."""
+    kind, _, name = item.partition(":")
+    return KINDS[kind][name] if kind in KINDS else profile(name)
