@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke calibrate repeatability bench-analysis experiments lock clean
+.PHONY: help setup setup-test demo test lint unit smoke calibrate repeatability bench-analysis experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,15 @@ unit: setup-test ## unit tests: no privileges, no network
 smoke: setup-test ## emulation tests: real namespaces, captures, kernels
 	@$(PYTEST) tests/emulation -q -n 2 -m "not alone"
 	@$(PYTEST) tests/emulation -q -m alone
+
+vagrant-box: ## build a Vagrant box with everything set up, for `vagrant up` without a network (root; 5 minutes)
+	@tools/vagrant/box.sh
+
+vagrant-results: ## copy the results of the Vagrant machine to results/vagrant
+	@tools/vagrant/results.sh
+
+vagrant-test: setup ## build a box, `vagrant up` under software emulation, tests in it, destroy (root; half an hour); MARKDOWN=FILE writes a page
+	@.venv/bin/python -m tools.vagrant.test $(if $(BOX),--box $(BOX)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 lock: setup-test ## renew requirements.lock from pyproject.toml
 	@.venv/bin/python -m pip install --disable-pip-version-check -q uv
