@@ -1,0 +1,203 @@
+"""From the TCP of this host to the network: payload is mapped to subflows, ACKs are projected (paper sections 3.3 and 3.4)."""
+
+from agents.core.proxy import closing, packets
+from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Verdict
+from agents.core.proxy.connection import Connection
+from agents.core.proxy.projection import AckTranslation
+from agents.core.proxy.states import Input
+from agents.core.proxy.subflow import Subflow
+from agents.core.proxy.tables import Interval, IntervalSet
+from agents.wire import mptcp
+from agents.wire.checksum import ones_sum
+from agents.wire.tcp import ACK, FIN, PSH, RST, Segment
+
+_MAPPING_MAX = 0xFFFF
+
+
+def segment_from_host(connection: Connection, segment: Segment, now: float, actions: list[Action], offload: Offload) -> Answer:
+    """A segment of an open connection."""
+    connection.active_s = now
+    if segment.flags & RST:
+        return closing.reset_by_host(connection, actions)
+    if segment.timestamp is not None:
+        connection.timestamp = segment.timestamp
+    window_moved = segment.window != connection.ack_window
+    connection.ack_window = segment.window
+    _take_ack(connection, segment)
+    start = connection.unwrap_seq(segment.seq)
+    end = start + segment.payload_length
+    fin = bool(segment.flags & FIN)
+    if end > start and end <= connection.tan and not fin:  # our ACK was lost on its way to it
+        actions.append(Deliver(packets.to_local(connection, connection.receive_max, ACK)))
+        return Verdict.DROP
+    out: list[tuple[Subflow, bytes]] = []
+    progress = _progress(connection)
+    if end > start:
+        out = _payload(connection, segment, start, end, progress, now, actions, offload)
+        for subflow, _packet in out:
+            progress.pop(subflow, None)
+    if fin:
+        out += _fin(connection, end, now, actions)
+    for subflow, (san, blocks) in progress.items():
+        subflow.acknowledged(san, blocks)
+        out.append((subflow, packets.pure_ack(connection, subflow, blocks)))
+    if not out:
+        out = _says_nothing_new(connection, segment, start, window_moved=window_moved)
+    closing.finish_if_both_closed(connection, now, actions)
+    return packets.emit_to_network(connection, out, actions)
+
+
+def _take_ack(connection: Connection, segment: Segment) -> None:
+    """The host's ACK, SACK blocks and window."""
+    if not segment.flags & ACK:
+        return
+    ack = connection.unwrap_ack(segment.ack)
+    limit = connection.receive_max + (connection.remote_fin is not None and connection.remote_fin <= connection.receive_max)
+    if ack > limit:
+        return
+    connection.ack = max(connection.ack, ack)
+    blocks = IntervalSet()
+    for left, right in segment.sack:
+        low, high = connection.unwrap_ack(left), connection.unwrap_ack(right)
+        if connection.ack < high <= connection.receive_max:  # below the ACK: a D-SACK, which has no counterpart (RFC 2883)
+            blocks.add(max(low, connection.ack), high)
+    connection.ack_blocks = list(blocks)
+    if connection.remote_fin is not None and connection.ack > connection.remote_fin:
+        connection.change(Input.REMOTE_FIN_ACKED)
+
+
+def _progress(connection: Connection) -> dict[Subflow, tuple[int, list[Interval]]]:
+    """Subflows that this ACK says something new about, and what. Only they get an ACK (paper section 3.4)."""
+    found: dict[Subflow, tuple[int, list[Interval]]] = {}
+    for subflow in connection.subflows:
+        if not subflow.carries:
+            continue
+        san, blocks = _project(connection, subflow)
+        if san > subflow.ack_sent or blocks != subflow.sack_sent:
+            found[subflow] = (san, blocks)
+    return found
+
+
+def _project(connection: Connection, subflow: Subflow) -> tuple[int, list[Interval]]:
+    """SAN and SACK blocks, by the chosen translation."""
+    if connection.config.ack_translation is AckTranslation.CONSERVATIVE:
+        return subflow.project_ack(connection.ack, [])
+    if connection.config.ack_translation is AckTranslation.AGGRESSIVE:
+        for start, end, shift, _owner in subflow.received.entries():
+            if start + shift < connection.ack <= end + shift:  # lookup(TAN - 1) + 1
+                return max(subflow.ack_sent, connection.ack - shift), []
+        return subflow.ack_sent, []
+    return subflow.project_ack(connection.ack, connection.ack_blocks)
+
+
+def _payload(
+    connection: Connection,
+    segment: Segment,
+    start: int,
+    end: int,
+    progress: dict[Subflow, tuple[int, list[Interval]]],
+    now: float,
+    actions: list[Action],
+    offload: Offload,
+) -> list[tuple[Subflow, bytes]]:
+    """The packets that carry the payload: one, unless a retransmission spans two mappings."""
+    if start < connection.send_max:
+        _notice_silence(connection, start, now, actions)
+    before = len(connection.send)
+    places = connection.place(start, end)
+    if len(connection.send) != before or not places:
+        pieces = [{"subflow": subflow.number, "ssn": s, "start": low, "end": high} for subflow, s, low, high in places]
+        actions.append(Log("place", {"connection": connection.number, "start": start, "end": end, "pieces": pieces}))
+    out = []
+    for subflow, s, low, high in places:
+        ack = progress.get(subflow)
+        if ack is not None:
+            subflow.acknowledged(*ack)
+        whole = high - low == end - start
+        payload = segment.payload[low - start : high - start]
+        total = _payload_sum(segment, offload, connection, payload, whole)
+        out.append((subflow, _data_packet(connection, subflow, segment, s, low, payload, total)))
+    return out
+
+
+def _payload_sum(segment: Segment, offload: Offload, connection: Connection, payload: memoryview, whole: bool) -> int | None:
+    """The payload's sum: read from the packet's checksum if there is one, 0 where the kernel will compute it."""
+    if whole and offload is Offload.NONE:
+        return segment.payload_sum()
+    if whole and offload is Offload.SUPERPACKET and not connection.checksum:
+        return 0
+    return ones_sum(payload)
+
+
+def _data_packet(
+    connection: Connection, subflow: Subflow, segment: Segment, s: int, t: int, payload: memoryview, total: int | None
+) -> bytes:
+    length = len(payload)
+    flags = ACK | (segment.flags & PSH)
+    options = packets.timestamps(connection, subflow)
+    if connection.data_level:
+        if t == 1 and not connection.confirmed and length <= _MAPPING_MAX:
+            options += packets.first_data(connection, length, total or 0)
+        else:
+            options += packets.mapping(connection, t, s, length, total or 0)
+    return packets.to_network(connection, subflow, s, flags, options, payload, payload_sum=total, like=segment)
+
+
+def _notice_silence(connection: Connection, start: int, now: float, actions: list[Action]) -> None:
+    """Retransmissions on a subflow from which nothing comes, while another one works: its path is dead."""
+    at = connection.send.index(start)
+    if at < 0:
+        return
+    subflow = connection.send.owners[at]
+    if not subflow.alive:
+        return
+    subflow.silent_retransmissions += 1
+    other = connection.usable(instead_of=subflow)
+    if subflow.silent_retransmissions > connection.config.silence_retransmissions and other is not None:
+        closing.break_subflow(connection, subflow, "silent", now, actions)
+
+
+def _fin(connection: Connection, t: int, now: float, actions: list[Action]) -> list[tuple[Subflow, bytes]]:
+    """This host has finished: a DATA_FIN in its own packet; it takes no space of the subflow (RFC 8684 section 3.3.3)."""
+    if connection.local_fin is None:
+        connection.local_fin = t
+        connection.change(Input.LOCAL_FIN)
+        actions.append(Log("local-fin", {"connection": connection.number, "t": t}))
+    subflow = connection.active
+    if subflow is None:
+        return []
+    if connection.fallback:
+        return closing.subflow_fin(connection, subflow, now)
+    dss = packets.mapping(connection, t, 0, 0, 0, fin=True)
+    packet = packets.to_network(connection, subflow, subflow.send_next, ACK, packets.timestamps(connection, subflow) + dss)
+    return [(subflow, packet)]
+
+
+def _says_nothing_new(
+    connection: Connection, segment: Segment, start: int, *, window_moved: bool
+) -> list[tuple[Subflow, bytes]]:
+    """An ACK without progress: an answer, a sign of congestion, a window update, a probe; or nothing worth a packet."""
+    if not segment.payload_length and start == connection.send_max - 1:
+        subflow = connection.active
+        if subflow is not None:  # keepalive or window probe (RFC 9293 sections 3.8.4 and 3.8.6.1)
+            subflow.probe_sent = True
+            return [(subflow, packets.pure_ack(connection, subflow, [], probe=True))]
+    # With SACK what arrived is in the blocks and has been told; without it, repeating the ACK is the only sign.
+    due = [s for s in connection.subflows if s.carries and (s.answer_due or (s.unacknowledged and not connection.sack))]
+    if not due and (window_moved or not connection.confirmed):
+        subflow = connection.last_delivered or connection.active
+        due = [subflow] if subflow is not None and subflow.carries else []
+    out = []
+    for subflow in due:
+        subflow.answer_due = False
+        extra = b"" if connection.confirmed else _third_ack(connection)
+        out.append((subflow, packets.pure_ack(connection, subflow, subflow.sack_sent, extra)))
+    return out
+
+
+def _third_ack(connection: Connection) -> bytes:
+    """MP_CAPABLE with both keys, until the peer shows that it has them (RFC 8684 section 3.1)."""
+    if not connection.opened_here or connection.fallback:
+        return b""
+    flags = packets.capable_flags(connection)
+    return mptcp.encode(mptcp.Capable(flags, mptcp.VERSION, connection.local_key, connection.remote_key))

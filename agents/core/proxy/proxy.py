@@ -1,0 +1,506 @@
+"""The proxy of a host: finds the connection of each packet, bounds their number, keeps their timers.
+
+The packet path is `outbound` and `inbound`: one call for each packet, one answer, and rarely an action.
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from agents.core.proxy import closing, commands, handshake, joins, packets, policy, signalling
+from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Send, Verdict
+from agents.core.proxy.commands import CommandRefused
+from agents.core.proxy.config import LocalAddress, ProxyConfig
+from agents.core.proxy.connection import Connection
+from agents.core.proxy.inbound import segment_from_network
+from agents.core.proxy.outbound import segment_from_host
+from agents.core.proxy.states import State, SubflowState
+from agents.core.proxy.subflow import Subflow
+from agents.wire import mptcp
+from agents.wire.errors import WireError
+from agents.wire.mptcp import JoinSyn, ResetReason, TcpRst
+from agents.wire.tcp import ACK, RST, SYN, Segment, parse
+
+Key = tuple[bytes, int, bytes, int]
+_TRIES_FOR_A_KEY = 8
+
+
+class Proxy:
+    """All connections of a host. `random(n)` gives n random bytes; times are monotonic seconds."""
+
+    def __init__(self, config: ProxyConfig, random: Callable[[int], bytes]) -> None:
+        self.config = config
+        self._random = random
+        self._by_host: dict[Key, Connection] = {}
+        self._by_subflow: dict[Key, tuple[Connection, Subflow]] = {}
+        self._by_token: dict[bytes, Connection] = {}
+        self._half_open: OrderedDict[int, Connection] = OrderedDict()
+        self._timers: list[tuple[float, int]] = []
+        self._numbered: dict[int, Connection] = {}
+        self._next_number = 1
+        self._addresses: Sequence[LocalAddress] = ()
+        self.counters: dict[str, int] = {
+            "outbound": 0, "inbound": 0, "connections": 0, "refused": 0, "evicted": 0, "stray": 0, "bad-tokens": 0,
+        }  # fmt: skip
+
+    # -- packets ------------------------------------------------------------------------------------------------------
+
+    def outbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
+        """A packet of this host's TCP on its way to the network."""
+        self.counters["outbound"] += 1
+        try:
+            segment = parse(packet)
+        except WireError:
+            return Verdict.PASS
+        connection = self._by_host.get((segment.source, segment.source_port, segment.destination, segment.destination_port))
+        if segment.flags & SYN:
+            return self._syn_from_host(connection, segment, now, actions)
+        if connection is None or connection.state is State.CLOSED:
+            return self._stray_from_host(segment, actions)
+        if connection.fallback and connection.untouched:
+            return self._release(connection)
+        if connection.half_open:
+            return self._half_open_from_host(connection, segment, actions)
+        answer = segment_from_host(connection, segment, now, actions, offload)
+        if connection.timers_changed:
+            self._schedule(connection)
+        return answer
+
+    def inbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
+        """A packet from the network on its way to this host's TCP."""
+        self.counters["inbound"] += 1
+        try:
+            segment = parse(packet)
+        except WireError:
+            return Verdict.PASS
+        found = self._by_subflow.get((segment.source, segment.source_port, segment.destination, segment.destination_port))
+        if found is None or found[0].state is State.CLOSED:
+            return self._unknown_from_network(segment, now, actions)
+        connection, subflow = found
+        if connection.fallback and connection.untouched:
+            return self._release(connection)
+        if segment.flags & SYN or connection.half_open or subflow.state in _HANDSHAKE:
+            answer = self._handshake_from_network(connection, subflow, segment, now, actions, offload)
+        elif not subflow.alive:
+            answer = self._dead_subflow(segment, actions)
+        else:
+            answer = segment_from_network(connection, subflow, segment, now, actions, offload)
+        if connection.timers_changed:
+            self._schedule(connection)
+        return answer
+
+    # -- what is not plain traffic: this host -------------------------------------------------------------------------
+
+    def _syn_from_host(self, connection: Connection | None, segment: Segment, now: float, actions: list[Action]) -> Answer:
+        if segment.flags & ACK:
+            if connection is None or connection.opened_here or connection.state is not State.SYN_RECEIVED:
+                return Verdict.PASS
+            answer = handshake.syn_ack_from_host(connection, segment, actions)
+            return self._release(connection) if answer is Verdict.RELEASE else answer
+        if segment.mptcp or segment.payload_length:  # a stack with MPTCP of its own; TCP Fast Open
+            return Verdict.RELEASE
+        if connection is not None and (connection.iss != segment.seq or not connection.half_open):
+            self._forget(connection)
+            connection = None
+        if connection is None:
+            connection = self._open(segment.source, segment.source_port, segment.destination, segment.destination_port,
+                                    State.SYN_SENT, now, actions)  # fmt: skip
+            if connection is None:
+                return Verdict.RELEASE
+        answer = handshake.syn_from_host(connection, segment, actions)
+        self._index(connection, connection.subflows[0])
+        return answer
+
+    def _half_open_from_host(self, connection: Connection, segment: Segment, actions: list[Action]) -> Answer:
+        if segment.flags & RST:
+            closing.time_out(connection, "refused by this host", actions)
+            self._forget(connection)
+        return Verdict.PASS
+
+    def _stray_from_host(self, segment: Segment, actions: list[Action]) -> Answer:
+        """A segment of a connection that the proxy translated before it was restarted: neither side can go on."""
+        self.counters["stray"] += 1
+        if not segment.flags & RST:
+            actions.append(Deliver(packets.stray_reset(segment)))
+        return Verdict.DROP
+
+    # -- what is not plain traffic: the network -----------------------------------------------------------------------
+
+    def _unknown_from_network(self, segment: Segment, now: float, actions: list[Action]) -> Answer:
+        if not segment.flags & SYN:
+            self.counters["stray"] += 1
+            if not segment.flags & RST:
+                actions.append(Send(packets.stray_reset(segment)))
+            return Verdict.DROP
+        if segment.flags & ACK:
+            return Verdict.PASS
+        join = next((o for o in signalling.decoded(segment) if isinstance(o, JoinSyn)), None)
+        if join is not None:
+            return self._join_from_network(segment, join, now, actions)
+        capable = handshake.capable_of(segment)
+        if capable is None or segment.payload_length:
+            return Verdict.RELEASE
+        stale = self._by_host.get((segment.destination, segment.destination_port, segment.source, segment.source_port))
+        if stale is not None:
+            self._forget(stale)
+        connection = self._open(segment.destination, segment.destination_port, segment.source, segment.source_port,
+                                State.SYN_RECEIVED, now, actions)  # fmt: skip
+        if connection is None:
+            return Verdict.RELEASE
+        answer = handshake.syn_from_network(connection, segment, capable, now)
+        self._index(connection, connection.subflows[0])
+        return answer
+
+    def _join_from_network(self, segment: Segment, join: JoinSyn, now: float, actions: list[Action]) -> Answer:
+        connection = self._by_token.get(join.token)
+        if connection is None or connection.state is State.CLOSED:
+            self.counters["bad-tokens"] += 1
+            actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.MPTCP_ERROR))))
+            actions.append(Log("discard", {"why": "MP_JOIN with an unknown token", "remote": packets.text(segment.source)}))
+            return Verdict.DROP
+        subflow = joins.accept(connection, segment, join, now, self._random, actions)
+        if subflow is not None:
+            self._index(connection, subflow)
+            self._schedule(connection)
+        return Verdict.DROP
+
+    def _handshake_from_network(
+        self,
+        connection: Connection,
+        subflow: Subflow,
+        segment: Segment,
+        now: float,
+        actions: list[Action],
+        offload: Offload,
+    ) -> Answer:
+        if segment.flags & SYN:
+            return self._syn_from_network(connection, subflow, segment, now, actions)
+        if subflow.state is SubflowState.JOIN_SENT:
+            if segment.flags & RST and segment.ack == (subflow.iss + 1) & 0xFFFFFFFF:
+                closing.break_subflow(connection, subflow, "refused", now, actions, reason=None)
+            return Verdict.DROP
+        if subflow.state is SubflowState.JOIN_RECEIVED:
+            if not joins.third_ack(connection, subflow, segment, now, actions):
+                return Verdict.DROP
+            self._apply_policy(connection, now, actions)
+            return segment_from_network(connection, subflow, segment, now, actions, offload)
+        if connection.state is State.SYN_SENT:
+            if segment.flags & RST:
+                closing.time_out(connection, "refused by the peer", actions)
+            return Verdict.PASS
+        answer = handshake.third_ack_from_network(connection, segment, now, actions)
+        if answer is Verdict.RELEASE:
+            return self._release(connection)
+        if answer is None:
+            self._half_open.pop(connection.number, None)
+            self._announce(connection, now, actions)
+            return segment_from_network(connection, subflow, segment, now, actions, offload)
+        if segment.flags & RST:
+            closing.time_out(connection, "refused by the peer", actions)
+        return answer
+
+    def _syn_from_network(
+        self, connection: Connection, subflow: Subflow, segment: Segment, now: float, actions: list[Action]
+    ) -> Answer:
+        initial = subflow.number == 0
+        if segment.flags & ACK:
+            if not initial:
+                return joins.syn_ack(connection, subflow, segment, now, actions)
+            if not connection.opened_here or segment.ack != (connection.iss + 1) & 0xFFFFFFFF:
+                return Verdict.DROP
+            answer = handshake.syn_ack_from_network(connection, segment, now, actions)
+            if answer is Verdict.RELEASE:
+                return self._release(connection)
+            if not connection.half_open:
+                self._half_open.pop(connection.number, None)
+                self._schedule(connection)
+            return answer
+        if segment.seq == subflow.irs:  # once more: the answer was lost
+            if initial and connection.state is State.SYN_RECEIVED:
+                capable = handshake.capable_of(segment)
+                return Verdict.PASS if capable is None else handshake.syn_from_network(connection, segment, capable, now)
+            if subflow.state is SubflowState.JOIN_RECEIVED:
+                joins.answer_syn(connection, subflow, now, actions)
+            return Verdict.DROP
+        if connection.state is State.TIME_WAIT or not subflow.alive or (initial and connection.half_open):
+            if initial:  # the port is used again (RFC 9293 section 3.6.1)
+                self._forget(connection)
+            else:
+                del self._by_subflow[subflow.key]
+            return self._unknown_from_network(segment, now, actions)
+        actions.append(Send(packets.pure_ack(connection, subflow, subflow.sack_sent)))  # RFC 5961 section 4.2
+        return Verdict.DROP
+
+    def _dead_subflow(self, segment: Segment, actions: list[Action]) -> Answer:
+        if not segment.flags & RST:
+            actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.UNSPECIFIED))))
+        return Verdict.DROP
+
+    # -- the connections ----------------------------------------------------------------------------------------------
+
+    def _open(
+        self, local: bytes, local_port: int, remote: bytes, remote_port: int, state: State, now: float,
+        actions: list[Action],
+    ) -> Connection | None:  # fmt: skip
+        """A new connection; None when there are too many."""
+        while len(self._half_open) >= self.config.half_open_max:
+            _number, oldest = self._half_open.popitem(last=False)
+            self.counters["evicted"] += 1
+            closing.time_out(oldest, "too many half-open connections", actions)
+            self._forget(oldest)
+        if len(self._by_host) >= self.config.connections_max:
+            self.counters["refused"] += 1
+            return None
+        for _ in range(_TRIES_FOR_A_KEY):
+            key = self._random(8)
+            token = mptcp.token(key)
+            if token not in self._by_token:  # RFC 8684 section 3.1: a token is unique on its host
+                break
+        else:
+            return None
+        connection = Connection(self._next_number, self.config, local, local_port, remote, remote_port,
+                                state is State.SYN_SENT, state, now, key, local_token=token,
+                                idsn_local=mptcp.initial_dsn(key))  # fmt: skip
+        self._next_number += 1
+        self.counters["connections"] += 1
+        self._by_host[connection.key] = connection
+        self._by_token[token] = connection
+        self._numbered[connection.number] = connection
+        self._half_open[connection.number] = connection
+        self._schedule(connection)
+        return connection
+
+    def _index(self, connection: Connection, subflow: Subflow) -> None:
+        self._by_subflow[subflow.key] = (connection, subflow)
+
+    def _forget(self, connection: Connection) -> None:
+        if self._by_host.get(connection.key) is connection:
+            del self._by_host[connection.key]
+        for key in [key for key, (owner, _subflow) in self._by_subflow.items() if owner is connection]:
+            del self._by_subflow[key]
+        self._by_token.pop(connection.local_token, None)
+        self._half_open.pop(connection.number, None)
+        self._numbered.pop(connection.number, None)
+
+    def _release(self, connection: Connection) -> Answer:
+        self._forget(connection)
+        return Verdict.RELEASE
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _schedule(self, connection: Connection) -> None:
+        connection.timers_changed = False
+        deadline = connection.next_deadline()
+        if deadline is not None:
+            heapq.heappush(self._timers, (deadline, connection.number))
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` wants to be called, at the latest."""
+        return self._timers[0][0] if self._timers else None
+
+    def handle_timer(self, now: float, actions: list[Action]) -> None:
+        """Do what is due."""
+        due: set[int] = set()
+        while self._timers and self._timers[0][0] <= now:
+            due.add(heapq.heappop(self._timers)[1])
+        for number in sorted(due):
+            connection = self._numbered.get(number)
+            if connection is None:
+                continue
+            self._time_passed(connection, now, actions)
+            if connection.state is State.CLOSED:
+                self._forget(connection)
+            else:
+                self._schedule(connection)
+
+    def _time_passed(self, connection: Connection, now: float, actions: list[Action]) -> None:
+        config = self.config
+        if connection.half_open and now >= connection.since_s + config.half_open_s:
+            closing.time_out(connection, "half open", actions)
+        elif connection.state is State.TIME_WAIT and now >= connection.active_s + config.time_wait_s:
+            closing.time_out(connection, "time wait", actions)
+        elif connection.broken_s is not None and now >= connection.broken_s + config.break_limit_s:
+            closing.reset_by_peer(connection, "no subflow", actions)
+        elif not connection.half_open and now >= connection.active_s + config.idle_s:
+            closing.abort(connection, "idle", actions)
+        for subflow in list(connection.subflows):
+            if subflow.deadline is not None and subflow.deadline <= now:
+                self._subflow_time_passed(connection, subflow, now, actions)
+        signalling.repeat_announcements(connection, now, actions)
+
+    def _subflow_time_passed(self, connection: Connection, subflow: Subflow, now: float, actions: list[Action]) -> None:
+        if subflow.state in _HANDSHAKE or subflow.state is SubflowState.JOIN_CONFIRMING:
+            joins.time_passed(connection, subflow, now, actions)
+            self._apply_policy(connection, now, actions)
+        elif subflow.fin_at is not None and subflow.tries < self.config.signal_tries:
+            actions += [Send(packet) for _subflow, packet in closing.subflow_fin(connection, subflow, now)]
+        else:
+            subflow.deadline = None
+            if subflow.fin_at is not None and connection.data_level:
+                connection.remove(subflow)
+
+    # -- addresses and policies ---------------------------------------------------------------------------------------
+
+    def addresses_changed(self, addresses: Sequence[LocalAddress], now: float, actions: list[Action]) -> None:
+        """All addresses of this host that may be used."""
+        self._addresses = tuple(addresses)
+        for connection in list(self._numbered.values()):
+            self._apply_policy(connection, now, actions)
+
+    def _apply_policy(self, connection: Connection, now: float, actions: list[Action]) -> None:
+        if joins.why_not(connection) is not None or not connection.remote_key:
+            return
+        wanted = policy.wishes(connection, self.config.policy, self._addresses)
+        with_others = any(s.carries and s not in wanted.lost for s in connection.subflows)
+        for subflow in wanted.lost if with_others else ():
+            closing.break_subflow(connection, subflow, "address lost", now, actions, reason=None)
+            signalling.withdraw(connection, connection.active, subflow.local_id, actions)
+        for address in wanted.join:
+            try:
+                if with_others or not wanted.lost:
+                    added = commands.add_subflow(connection, address, now, self._random, actions,
+                                                 backup=self.config.join_backup)  # fmt: skip
+                else:
+                    added = commands.hand_over_to_address(connection, address, now, self._random, actions, break_first=True)
+            except CommandRefused as error:
+                actions.append(Log("not-joined", {"why": str(error)}))
+                continue
+            with_others = True
+            self._index(connection, added)
+        if wanted.active is not None and wanted.active.alive:
+            commands.hand_over(connection, wanted.active, now, actions, break_first=False)
+        self._schedule(connection)
+
+    def _announce(self, connection: Connection, now: float, actions: list[Action]) -> None:
+        """A server offers its further addresses instead of joining."""
+        if not self.config.announce:
+            return
+        for address in self._addresses:
+            if address.usable and address.address != connection.local:
+                signalling.announce(connection, address.address, now, actions)
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    def _chosen(self, number: int | None) -> Iterator[Connection]:
+        """One connection, or all that are open. Raises CommandRefused."""
+        if number is not None:
+            connection = self._numbered.get(number)
+            if connection is None:
+                raise CommandRefused(f"no connection {number}: `connections` lists them")
+            yield connection
+            return
+        found = [c for c in self._numbered.values() if not c.half_open and joins.why_not(c) is None]
+        if not found:
+            raise CommandRefused("no connection that could be moved: `connections` lists them all")
+        yield from found
+
+    def add_subflow(
+        self,
+        address: bytes,
+        now: float,
+        actions: list[Action],
+        *,
+        connection: int | None = None,
+        backup: bool = False,
+        remote: bytes | None = None,
+    ) -> dict[str, Any]:
+        """Open a subflow from an address of this host on one connection, or on all. Raises CommandRefused."""
+        added = []
+        for each in self._chosen(connection):
+            subflow = commands.add_subflow(each, address, now, self._random, actions, backup=backup, remote=remote)
+            self._index(each, subflow)
+            self._schedule(each)
+            added.append({"connection": each.number, "subflow": subflow.number})
+        return {"added": added}
+
+    def delete_subflow(
+        self, subflow: int, now: float, actions: list[Action], *, connection: int | None = None
+    ) -> dict[str, Any]:
+        """Close a subflow. Raises CommandRefused."""
+        chosen = list(self._chosen(connection))
+        for each in chosen:
+            commands.delete_subflow(each, commands.find(each, subflow), now, actions)
+        return {"deleted": [{"connection": each.number, "subflow": subflow} for each in chosen]}
+
+    def handover(
+        self,
+        to: int | None,
+        now: float,
+        actions: list[Action],
+        *,
+        address: bytes | None = None,
+        connection: int | None = None,
+        break_first: bool = False,
+    ) -> dict[str, Any]:
+        """Move the data to a subflow, or to an address of this host. Raises CommandRefused."""
+        moved = []
+        for each in self._chosen(connection):
+            if to is not None:
+                subflow = commands.find(each, to)
+                commands.hand_over(each, subflow, now, actions, break_first=break_first)
+            elif address is not None:
+                subflow = commands.hand_over_to_address(each, address, now, self._random, actions, break_first=break_first)
+                self._index(each, subflow)
+            else:
+                raise CommandRefused("handover needs a subflow or an address")
+            self._schedule(each)
+            moved.append({"connection": each.number, "subflow": subflow.number})
+        return {"moved": moved}
+
+    def priority(
+        self, subflow: int, backup: bool, now: float, actions: list[Action], *, connection: int | None = None
+    ) -> dict[str, Any]:
+        """Make a subflow a backup, or a regular one. Raises CommandRefused."""
+        chosen = list(self._chosen(connection))
+        for each in chosen:
+            commands.prioritise(each, commands.find(each, subflow), backup=backup, actions=actions)
+        return {"changed": [{"connection": each.number, "subflow": subflow} for each in chosen]}
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Counters and sizes."""
+        return {"connections": len(self._numbered), "half_open": len(self._half_open), "subflows": len(self._by_subflow),
+                "policy": self.config.policy, "counters": dict(self.counters)}  # fmt: skip
+
+    def connections(self) -> list[dict[str, Any]]:
+        """Every connection with its subflows."""
+        return [_describe(connection) for connection in self._numbered.values()]
+
+
+_HANDSHAKE = frozenset({SubflowState.JOIN_SENT, SubflowState.JOIN_RECEIVED})
+
+
+def _describe(connection: Connection) -> dict[str, Any]:
+    return {
+        "connection": connection.number,
+        "state": "fallback" if connection.fallback else connection.state.value,
+        "local": f"{packets.text(connection.local)} {connection.local_port}",
+        "remote": f"{packets.text(connection.remote)} {connection.remote_port}",
+        "opened_here": connection.opened_here,
+        "token": connection.local_token.hex(),
+        "sent": connection.send_max - 1,
+        "received": connection.receive_max - 1,
+        "send_entries": len(connection.send),
+        "subflows": [_describe_subflow(connection, subflow) for subflow in connection.subflows],
+    }
+
+
+def _describe_subflow(connection: Connection, subflow: Subflow) -> dict[str, Any]:
+    return {
+        "subflow": subflow.number,
+        "state": subflow.state.value,
+        "active": connection.active is subflow,
+        "local": f"{packets.text(subflow.local)} {subflow.local_port}",
+        "remote": f"{packets.text(subflow.remote)} {subflow.remote_port}",
+        "local_id": subflow.local_id,
+        "remote_id": subflow.remote_id,
+        "backup_asked": subflow.backup_asked,
+        "backup_wanted": subflow.backup_wanted,
+        "sent": subflow.send_next - 1,
+        "acked": subflow.send_acked - 1,
+        "received": subflow.ack_sent - 1,
+        "entries": len(subflow.received),
+        "round_trip_s": subflow.round_trip_s,
+    }
