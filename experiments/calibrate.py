@@ -1,7 +1,7 @@
 """Calibration: does an emulated link do what its profile says? Measured by captures at both ends, not by the relay.
 
 Runs inside a capsule. `python -m experiments.calibrate --inside preset:wlan preset:lte` prints JSON lines. What is measured and
-how: experiments/calibration/measure.py and jitter.py; the hosts and captures: experiments/calibration/bench.py.
+how: experiments/calibration/measure.py, jitter.py, order.py; the hosts and captures: experiments/calibration/bench.py.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from experiments.calibration.measure import (
     with_room,
     without_chance,
 )
+from experiments.calibration.order import measure_order
 from experiments.calibration.plan import (
     EFFORTS,
     EXIT_FAILED,
@@ -77,6 +78,10 @@ def steps(kind: str, name: str, asked: LinkProfile, direction: str, effort: Effo
         jitter = partial(measure_jitter, direction=direction, asked=asked, packets_per_s=packets_per_s,
                          seconds=effort.jitter_packets / packets_per_s)  # fmt: skip
         return [Step("jitter", asked, jitter)]
+    if kind == "order":
+        order = partial(measure_order, direction=direction, asked=asked, packets=effort.order_packets,
+                        packets_per_s=effort.order_packets_per_s)  # fmt: skip
+        return [Step("order", asked, order)]
     if kind == "sweep":
         return [Step("TCP goodput", certain, goodput)]
     found = [Step("delay", certain, delay), Step("TCP goodput", certain, goodput), Step("queue", certain, queue)]
@@ -146,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inside", action="store_true", help="this process is in a capsule already")
     parser.add_argument("--backend", choices=BACKENDS, help="instead of the one that links get here")
     parser.add_argument("--effort", choices=EFFORTS, default="full")
-    parser.add_argument("items", nargs="*", help="kind:name, kind is preset, sweep, loss or jitter")
+    parser.add_argument("items", nargs="*", help="kind:name, kind is preset, sweep, loss, jitter or order")
     options = parser.parse_args(arguments)
     if not options.inside:
         parser.error("run this through `roamlab calibrate`, which makes a capsule")

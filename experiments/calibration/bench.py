@@ -59,6 +59,8 @@ class Passed(NamedTuple):
     received: dict[int, Arrival]
     cpu_busy: float | None
     """Busy share of the CPUs while they were sent at a pace; None when the sender took all the CPU it could get."""
+    duplicates: int
+    """Packets that arrived more often than once."""
 
 
 @contextlib.contextmanager
@@ -107,14 +109,16 @@ def complete(ring: Ring) -> list[Arrival]:
     return frames
 
 
-def _udp_numbers(frames: list[Arrival]) -> dict[int, Arrival]:
-    """Our UDP packets by sequence number; of duplicates the first."""
+def _udp_numbers(frames: list[Arrival]) -> tuple[dict[int, Arrival], int]:
+    """Our UDP packets by sequence number, of duplicates the first; and how many duplicates there were."""
     numbers: dict[int, Arrival] = {}
+    count = 0
     for item in frames:
         frame = item.frame
         if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[36:38] == PORT.to_bytes(2, "big"):
+            count += 1
             numbers.setdefault(int.from_bytes(frame[42:46], "big"), item)
-    return numbers
+    return numbers, count - len(numbers)
 
 
 def _udp_socket(end: End, address: tuple[str, int] | None = None) -> socket.socket:
@@ -145,7 +149,9 @@ def send_udp(sender: End, receiver: End, count: int, payload_bytes: int, packets
                 _send_paced(udp, count, padding, packets_per_s)
             busy = use.busy
         wait_quiet(quiet_s)
-        return Passed(_udp_numbers(complete(out)), _udp_numbers(complete(into)), busy)
+        sent, _ = _udp_numbers(complete(out))
+        received, duplicates = _udp_numbers(complete(into))
+        return Passed(sent, received, busy, duplicates)
 
 
 def _send_paced(udp: socket.socket, count: int, padding: bytes, packets_per_s: float) -> None:

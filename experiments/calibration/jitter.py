@@ -48,7 +48,7 @@ def measure_jitter(
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
     count = int(packets_per_s * seconds)
     quiet_s = drain_s(asked, SMALL_PAYLOAD_BYTES + UDP_HEADERS_BYTES)
-    sent, received, busy = send_udp(sender, receiver, count, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
+    sent, received, busy, _ = send_udp(sender, receiver, count, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
     if len(received) < count:
         raise CalibrationError(f"only {len(received)} of {count} packets arrived over a link without loss")
     measured = mean_and_deviation([(received[number].arrival_ns - sent[number].arrival_ns) / 1000 for number in sorted(sent)])

@@ -78,7 +78,7 @@ def measure_delay(test: Bench, direction: str, asked: LinkProfile, packets_per_s
         packets_per_s = min(packets_per_s, 0.6 * asked.mean_rate_mbit * 1e6 / 8 / frame_bytes)
     count = int(packets_per_s * seconds)
     quiet_s = drain_s(asked, frame_bytes)
-    sent, received, busy = send_udp(sender, receiver, count, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
+    sent, received, busy, _ = send_udp(sender, receiver, count, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
     errors_us = [
         (received[number].arrival_ns - due_ns) / 1000 for number, due_ns in _due_ns(asked, sent).items() if number in received
     ]
@@ -188,7 +188,7 @@ def measure_loss(test: Bench, direction: str, asked: LinkProfile, packets: int, 
         packets_per_s = min(packets_per_s, 0.8 * asked.mean_rate_mbit * 1e6 / 8 / frame_bytes)
     quiet_s = drain_s(asked, frame_bytes)
     overrun = _ring_drops()
-    sent, received, busy = send_udp(sender, receiver, packets, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
+    sent, received, busy, _ = send_udp(sender, receiver, packets, SMALL_PAYLOAD_BYTES, packets_per_s, quiet_s)
     if _ring_drops() > overrun:
         raise CalibrationError("loss: the machine was too busy, frames were lost before the relay: try again when it is idle")
     lost = len(sent.keys() - received.keys())
@@ -244,7 +244,7 @@ def measure_queue(test: Bench, direction: str, asked: LinkProfile) -> list[dict]
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
     quiet_s = drain_s(asked, 1514)
     # While the burst is sent some packets leave the queue, on fast links a good part.
-    sent, received, _ = send_udp(sender, receiver, 2 * limit + 200, _LARGE_PAYLOAD_BYTES, None, quiet_s)
+    sent, received, _, _ = send_udp(sender, receiver, 2 * limit + 200, _LARGE_PAYLOAD_BYTES, None, quiet_s)
     dropped = [number for number in sorted(sent) if number not in received]
     if not dropped:
         raise CalibrationError("the burst did not fill the queue: the sender is slower than the link")

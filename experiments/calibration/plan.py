@@ -1,5 +1,6 @@
 """What a calibration measures: profiles by kind and name, and how much of each."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from topologies.profiles import GilbertElliott, LinkProfile, profile
@@ -24,7 +25,12 @@ JITTER: dict[str, LinkProfile] = {
 JITTER_PACKETS_PER_S = {"jitter-sparse": 80.0, "jitter-dense": 500.0}
 """Sparse: 12.5 ms apart, no packet can meet another one. Dense: 2 ms apart, many would overtake and must wait."""
 
-PRESET, KINDS = "preset", {"sweep": SWEEP, "loss": LOSS, "jitter": JITTER}
+ORDER: dict[str, LinkProfile] = {
+    "reorder-5%": LinkProfile(delay_ms=10.0, reorder=0.05),
+    "duplicate-5%": LinkProfile(delay_ms=10.0, duplicate=0.05),
+}
+
+PRESET, KINDS = "preset", {"sweep": SWEEP, "loss": LOSS, "jitter": JITTER, "order": ORDER}
 
 
 @dataclass(frozen=True)
@@ -35,17 +41,19 @@ class Effort:
     delay_s: float = 10.0
     goodput_s: float = 6.0
     jitter_packets: int = 4000
+    order_packets: int = 10_000
+    order_packets_per_s: float = 2000.0
     loss_packets: int = 100_000
     loss_packets_per_s: float = 20_000.0
 
 
 EFFORTS = {
     "full": Effort(),
-    "quick": Effort(delay_s=2.0, goodput_s=3.0, jitter_packets=1000, loss_packets=20_000),
+    "quick": Effort(delay_s=2.0, goodput_s=3.0, jitter_packets=1000, order_packets=4000, loss_packets=20_000),
     "guest": Effort(delay_packets_per_s=500.0, delay_s=4.0, jitter_packets=2000, loss_packets=30_000,
                     loss_packets_per_s=4000.0),
-    "guest-quick": Effort(delay_packets_per_s=500.0, delay_s=2.0, goodput_s=3.0, jitter_packets=500, loss_packets=5000,
-                          loss_packets_per_s=4000.0),
+    "guest-quick": Effort(delay_packets_per_s=500.0, delay_s=2.0, goodput_s=3.0, jitter_packets=500,
+                          order_packets=2000, loss_packets=5000, loss_packets_per_s=4000.0),
 }  # fmt: skip
 
 
@@ -56,10 +64,11 @@ def effort_name(*, quick: bool, in_guest: bool) -> str:
     return "quick" if quick else "full"
 
 
-def plan(presets: list[str], *, sweep: bool, loss: bool, jitter: bool) -> list[str]:
-    """The items to measure, as kind:name."""
-    wanted = [("sweep", sweep), ("loss", loss), ("jitter", jitter)]
-    return [f"{PRESET}:{name}" for name in presets] + [f"{kind}:{name}" for kind, on in wanted if on for name in KINDS[kind]]
+def plan(presets: list[str], kinds: Collection[str]) -> list[str]:
+    """The items to measure, as kind:name: presets, and everything of those kinds."""
+    return [f"{PRESET}:{name}" for name in presets] + [
+        f"{kind}:{name}" for kind in KINDS if kind in kinds for name in KINDS[kind]
+    ]
 
 
 def asked_of(item: str) -> LinkProfile:

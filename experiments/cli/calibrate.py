@@ -1,5 +1,6 @@
 """`roamlab calibrate`: measure the link emulation against what it is asked for, and its backends against each other."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -27,10 +28,11 @@ _COLOURS = {"ok": "green", "missed": "red", "cpu-limited": "yellow", "not judged
 @click.command(short_help="Measure the link emulation.", cls=WithGuest)
 @click.argument("presets", nargs=-1)
 @click.option("--sweep", is_flag=True, help="TCP goodput at 1 to 200 Mbit/s, 15 ms.")
-@click.option("--loss", is_flag=True, help="Random and burst loss over 100,000 packets each.")
+@click.option("--loss", is_flag=True, help="Random and burst loss over 100,000 packets each, in the guest 30,000.")
 @click.option("--jitter", is_flag=True, help="Jitter of packets that cannot meet and of packets that must wait for each other.")
+@click.option("--order", is_flag=True, help="Reordering and duplication.")
 @click.option("--quick", is_flag=True, help="Shorter measurements with wider statistics.")
-@click.option("--all", "everything", is_flag=True, help="Every preset, the sweep, the loss and the jitter profiles.")
+@click.option("--all", "everything", is_flag=True, help="Every preset, the sweep, loss, jitter and order.")
 @click.option("--backend", type=click.Choice([*compare.BACKENDS, BOTH]),
               help="What makes the links; both: side by side. Default: what links get here; with --guest both.")  # fmt: skip
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the tables to this file.")
@@ -43,6 +45,7 @@ def calibrate(
     sweep: bool,
     loss: bool,
     jitter: bool,
+    order: bool,
     quick: bool,
     everything: bool,
     backend: str | None,
@@ -61,13 +64,9 @@ def calibrate(
             raise RoamlabError(f"no profile {name!r}; there are: {', '.join(named_profiles())}")
     if markdown is not None:
         _write_page(markdown, "")  # an unwritable page is better known before the measurement
-    only_kinds = (sweep or loss or jitter) and not everything
-    items = plan(
-        list(presets) or ([] if only_kinds else list(PRESETS)),
-        sweep=sweep or everything,
-        loss=loss or everything,
-        jitter=jitter or everything,
-    )
+    asked = {"sweep": sweep, "loss": loss, "jitter": jitter, "order": order}
+    kinds = [kind for kind, on in asked.items() if on or everything]
+    items = plan(list(presets) or ([] if kinds and not everything else list(PRESETS)), kinds)
     effort = effort_name(quick=quick, in_guest=guest is not None)
     if guest is None:
         document = _here(items, effort, backend, quiet=as_json)
@@ -116,12 +115,15 @@ def _in_guest(flavour: str, items: list[str], effort: str, backend: str | None, 
 
         def follow(running: list[Boot], boot: Boot, said: Mapping[str, Any]) -> None:
             nonlocal done
-            if quiet:
-                return
             if "ended" in said:
                 done += 1
-                console.print(_ended(boot, said["ended"]))
-            status.update(" · ".join([f"{done}/{len(items) * len(names)}", *(_progress(one) for one in running)]))
+                if quiet:
+                    line = {"boot": "ended", "item": boot.item, "backend": boot.backend, **said["ended"]}
+                    print(json.dumps(line), file=sys.stderr, flush=True)
+                else:
+                    console.print(_ended(boot, said["ended"]))
+            if not quiet:
+                status.update(" · ".join([f"{done}/{len(items) * len(names)}", *(_progress(one) for one in running)]))
 
         results = in_guests(place, items, effort, names, at_a_time, follow)
         machine = place.describe()

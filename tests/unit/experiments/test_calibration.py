@@ -21,7 +21,7 @@ from experiments.calibration import compare, launch, page
 from experiments.calibration.cpu import busy_share, idle_s
 from experiments.calibration.jitter import mean_and_deviation, simulate
 from experiments.calibration.measure import mean_run
-from experiments.calibration.plan import EFFORTS, JITTER, LOSS, SWEEP, Effort, asked_of, effort_name, plan
+from experiments.calibration.plan import EFFORTS, JITTER, KINDS, LOSS, ORDER, SWEEP, Effort, asked_of, effort_name, plan
 from experiments.calibration.rows import failed_row, make_row
 from experiments.cli import calibrate as command
 from experiments.errors import RoamlabError
@@ -80,9 +80,10 @@ def test_jitter_spreads_packets_that_cannot_meet_and_delays_those_that_must_wait
 
 
 def test_plan_names_items_by_kind() -> None:
-    assert plan(["wlan"], sweep=False, loss=False, jitter=False) == ["preset:wlan"]
-    everything = plan(list(PRESETS), sweep=True, loss=True, jitter=True)
-    assert len(everything) == len(PRESETS) + len(SWEEP) + len(LOSS) + len(JITTER)
+    assert plan(["wlan"], []) == ["preset:wlan"]
+    assert plan([], ["order", "loss"]) == [f"loss:{name}" for name in LOSS] + [f"order:{name}" for name in ORDER]
+    everything = plan(list(PRESETS), KINDS)
+    assert len(everything) == len(PRESETS) + len(SWEEP) + len(LOSS) + len(JITTER) + len(ORDER)
     assert asked_of("sweep:50 Mbit/s").rate_mbit == 50
     assert asked_of("preset:lte") == PRESETS["lte"]
     assert {effort_name(quick=quick, in_guest=guest) for quick in (False, True) for guest in (False, True)} == set(EFFORTS)
@@ -96,6 +97,7 @@ def test_plan_names_items_by_kind() -> None:
         ("sweep:5 Mbit/s", ["TCP goodput"]),
         ("loss:loss-bursts", ["loss"]),
         ("jitter:jitter-dense", ["jitter"]),
+        ("order:reorder-5%", ["order"]),
     ],
 )
 def test_steps_of_an_item(item: str, expected: list[str]) -> None:
@@ -104,7 +106,8 @@ def test_steps_of_an_item(item: str, expected: list[str]) -> None:
     assert [step.what for step in found] == expected
     for step in found:
         # Chance is part of the link only where it is measured.
-        assert bool(step.link.mean_loss or step.link.jitter_ms) == (step.what in ("loss", "jitter"))
+        chance = step.link.mean_loss or step.link.jitter_ms or step.link.reorder
+        assert bool(chance) == (step.what in ("loss", "jitter", "order"))
 
 
 # ---- comparison
