@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke calibrate repeatability bench-analysis experiments vagrant-box vagrant-results vagrant-test lock clean
+.PHONY: help setup setup-test demo test lint unit smoke calibrate calibrate-guest repeatability bench-analysis experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ experiments: setup ## run every experiment
 
 calibrate: setup ## measure this machine's link emulation, write docs/results/calibration.md (15 minutes)
 	@$(ROAMLAB) calibrate --all --markdown docs/results/calibration.md
+
+calibrate-guest: setup-test ## both link backends side by side in the guest, write docs/results/calibration-guest.md (30 minutes)
+	@$(ROAMLAB) calibrate --guest --all --markdown docs/results/calibration-guest.md
 
 repeatability: setup-test ## spread of repeated runs, natively and in the guest, on a busy machine (1.5 hours)
 	@$(ROAMLAB) repeatability $(or $(EXPERIMENT),outage) --load --markdown docs/results/repeatability.md

@@ -27,7 +27,7 @@ _COLOURS = {"ok": "green", "missed": "red", "cpu-limited": "yellow", "not judged
 
 @click.command(short_help="Measure the link emulation.", cls=WithGuest)
 @click.argument("presets", nargs=-1)
-@click.option("--sweep", is_flag=True, help="TCP goodput at 1 to 200 Mbit/s, 15 ms.")
+@click.option("--sweep", is_flag=True, help="TCP goodput at 1 to 200 Mbit/s (in the guest to 50), 15 ms.")
 @click.option("--loss", is_flag=True, help="Random and burst loss over 100,000 packets each, in the guest 30,000.")
 @click.option("--jitter", is_flag=True, help="Jitter of packets that cannot meet and of packets that must wait for each other.")
 @click.option("--order", is_flag=True, help="Reordering and duplication.")
@@ -66,7 +66,7 @@ def calibrate(
         _write_page(markdown, "")  # an unwritable page is better known before the measurement
     asked = {"sweep": sweep, "loss": loss, "jitter": jitter, "order": order}
     kinds = [kind for kind, on in asked.items() if on or everything]
-    items = plan(list(presets) or ([] if kinds and not everything else list(PRESETS)), kinds)
+    items = plan(list(presets) or ([] if kinds and not everything else list(PRESETS)), kinds, in_guest=guest is not None)
     effort = effort_name(quick=quick, in_guest=guest is not None)
     if guest is None:
         document = _here(items, effort, backend, quiet=as_json)

@@ -80,10 +80,13 @@ def test_jitter_spreads_packets_that_cannot_meet_and_delays_those_that_must_wait
 
 
 def test_plan_names_items_by_kind() -> None:
-    assert plan(["wlan"], []) == ["preset:wlan"]
-    assert plan([], ["order", "loss"]) == [f"loss:{name}" for name in LOSS] + [f"order:{name}" for name in ORDER]
-    everything = plan(list(PRESETS), KINDS)
+    assert plan(["wlan"], [], in_guest=False) == ["preset:wlan"]
+    assert plan([], ["order", "loss"], in_guest=True) == [f"loss:{name}" for name in LOSS] + [f"order:{name}" for name in ORDER]
+    everything = plan(list(PRESETS), KINDS, in_guest=False)
     assert len(everything) == len(PRESETS) + len(SWEEP) + len(LOSS) + len(JITTER) + len(ORDER)
+    carried = plan([], ["sweep"], in_guest=True)
+    assert carried[-1] == "sweep:50 Mbit/s"
+    assert set(carried) < set(everything)
     assert asked_of("sweep:50 Mbit/s").rate_mbit == 50
     assert asked_of("preset:lte") == PRESETS["lte"]
     assert {effort_name(quick=quick, in_guest=guest) for quick in (False, True) for guest in (False, True)} == set(EFFORTS)
