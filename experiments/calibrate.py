@@ -1,7 +1,7 @@
 """Calibration: does an emulated link do what its profile says? Measured by captures at both ends, not by the relay.
 
 Runs inside a capsule. `python -m experiments.calibrate --inside preset:wlan preset:lte` prints JSON lines. What is measured and
-how: experiments/calibration/measure.py, jitter.py, order.py; the hosts and captures: experiments/calibration/bench.py.
+how: experiments/calibration/measure.py and its neighbours; the hosts and captures: experiments/calibration/bench.py.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from experiments.calibration.bench import Bench, CalibrationError, bench
+from experiments.calibration.change import measure_change
 from experiments.calibration.jitter import measure_jitter
 from experiments.calibration.measure import (
     measure_delay,
@@ -26,6 +27,7 @@ from experiments.calibration.measure import (
 )
 from experiments.calibration.order import measure_order
 from experiments.calibration.plan import (
+    CHANGE_TO_MBIT,
     EFFORTS,
     EXIT_FAILED,
     EXIT_MISSED,
@@ -82,6 +84,10 @@ def steps(kind: str, name: str, asked: LinkProfile, direction: str, effort: Effo
         order = partial(measure_order, direction=direction, asked=asked, packets=effort.order_packets,
                         packets_per_s=effort.order_packets_per_s)  # fmt: skip
         return [Step("order", asked, order)]
+    if kind == "change":
+        return [
+            Step("change", asked, partial(measure_change, direction=direction, asked=asked, new_rate_mbit=CHANGE_TO_MBIT[name]))
+        ]
     if kind == "sweep":
         return [Step("TCP goodput", certain, goodput)]
     found = [Step("delay", certain, delay), Step("TCP goodput", certain, goodput), Step("queue", certain, queue)]
@@ -151,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inside", action="store_true", help="this process is in a capsule already")
     parser.add_argument("--backend", choices=BACKENDS, help="instead of the one that links get here")
     parser.add_argument("--effort", choices=EFFORTS, default="full")
-    parser.add_argument("items", nargs="*", help="kind:name, kind is preset, sweep, loss, jitter or order")
+    parser.add_argument("items", nargs="*", help="kind:name, kind is preset, sweep, loss, jitter, order or change")
     options = parser.parse_args(arguments)
     if not options.inside:
         parser.error("run this through `roamlab calibrate`, which makes a capsule")

@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -131,8 +131,14 @@ def _udp_socket(end: End, address: tuple[str, int] | None = None) -> socket.sock
     return udp
 
 
-def send_udp(sender: End, receiver: End, count: int, payload_bytes: int, packets_per_s: float | None, quiet_s: float) -> Passed:
-    """Send numbered packets, evenly spaced or (None) back to back; return what both captures saw until `quiet_s` after them."""
+def send_udp(
+    sender: End, receiver: End, count: int, payload_bytes: int, packets_per_s: float | None, quiet_s: float,
+    *, then: Callable[[], None] = lambda: None,
+) -> Passed:  # fmt: skip
+    """Send numbered packets, evenly spaced or (None) back to back; return what both captures saw until `quiet_s` after them.
+
+    `then` is called once all have been sent.
+    """
     padding = bytes(payload_bytes - 4)
     busy = None
     with (
@@ -148,6 +154,7 @@ def send_udp(sender: End, receiver: End, count: int, payload_bytes: int, packets
             with cpu_use() as use:
                 _send_paced(udp, count, padding, packets_per_s)
             busy = use.busy
+        then()
         wait_quiet(quiet_s)
         sent, _ = _udp_numbers(complete(out))
         received, duplicates = _udp_numbers(complete(into))

@@ -1,7 +1,8 @@
 """Results of a calibration judged, and those of both backends side by side. Pure.
 
-A measurement is `ok`, `missed`, `failed` (it could not be made) or `cpu-limited`: the guest's CPU was so busy that its figure
-shows the emulation's speed. A pair of measurements is `ok`, `differs`, or `not judged` when one of them is not judged.
+A measurement is `ok`, `missed`, `failed` (it could not be made), `cpu-limited` (the guest's CPU was so busy that its figure
+shows the emulation's speed) or has `no target`. A pair of measurements is `ok`, `differs`, has `no target`, or is
+`not judged` when one of them is not.
 """
 
 import math
@@ -16,11 +17,16 @@ Result = Mapping[str, Any]
 
 
 def state_of(row: Mapping[str, Any], *, in_guest: bool) -> str:
-    """ok, missed, failed or cpu-limited. Natively the emulation has real CPUs, whose speed belongs to what is measured."""
+    """ok, missed, failed, cpu-limited or no target.
+
+    Natively nothing is cpu-limited: the speed of a real CPU belongs to what is measured.
+    """
     if row["measured"] is None:
         return "failed"
     if in_guest and (row.get("cpu_busy") or 0.0) > CPU_LIMIT:
         return "cpu-limited"
+    if row["target"] is None:
+        return "no target"
     return "ok" if row["ok"] else "missed"
 
 
@@ -58,12 +64,12 @@ def _pair(quantity: str, direction: str, pair: Mapping[str, Mapping[str, Any]], 
     for backend in BACKENDS:
         entry[backend] = _side(pair.get(backend), in_guest=in_guest)
     one, other = (entry[backend] for backend in BACKENDS)
-    judged = all(side["state"] in ("ok", "missed") for side in (one, other))
+    states = {one["state"], other["state"]}
     entry["difference"] = entry["difference_target"] = None
-    entry["state"] = "not judged"
+    entry["state"] = "no target" if states == {"no target"} else "not judged"
     if one["measured"] is not None and other["measured"] is not None:
         entry["difference"] = one["measured"] - other["measured"]
-    if judged:
+    if states <= {"ok", "missed"}:
         # Two draws differ by more than one differs from its mean.
         entry["difference_target"] = known["target"] * (math.sqrt(2) if known.get("chance") else 1.0)
         entry["state"] = "ok" if abs(entry["difference"]) <= entry["difference_target"] else "differs"
@@ -79,7 +85,7 @@ def _side(row: Mapping[str, Any] | None, *, in_guest: bool) -> dict[str, Any]:
 
 def count_states(results: Sequence[Result], comparison: Sequence[Mapping[str, Any]], *, in_guest: bool) -> dict[str, int]:
     """How many measurements are ok, missed, failed and cpu-limited, and how many pairs differ."""
-    counts = dict.fromkeys(("ok", "missed", "failed", "cpu-limited", "differs"), 0)
+    counts = dict.fromkeys(("ok", "missed", "failed", "cpu-limited", "no target", "differs"), 0)
     for result in results:
         for row in result["rows"]:
             counts[state_of(row, in_guest=in_guest)] += 1

@@ -33,7 +33,7 @@ TARGET_GOODPUT_PERCENT = 1.0
 TARGET_LOSS_SIGMA = 4.5
 
 SMALL_PAYLOAD_BYTES = 64
-_LARGE_PAYLOAD_BYTES = 1472
+LARGE_PAYLOAD_BYTES = 1472
 UDP_HEADERS_BYTES = 14 + 20 + 8
 _TCP_PAYLOAD_SHARE = 1448 / 1514  # MSS with timestamps in a full frame
 
@@ -244,7 +244,7 @@ def measure_queue(test: Bench, direction: str, asked: LinkProfile) -> list[dict]
     sender, receiver = next((a, b) for name, a, b in test.ways() if name == direction)
     quiet_s = drain_s(asked, 1514)
     # While the burst is sent some packets leave the queue, on fast links a good part.
-    sent, received, _, _ = send_udp(sender, receiver, 2 * limit + 200, _LARGE_PAYLOAD_BYTES, None, quiet_s)
+    sent, received, _, _ = send_udp(sender, receiver, 2 * limit + 200, LARGE_PAYLOAD_BYTES, None, quiet_s)
     dropped = [number for number in sorted(sent) if number not in received]
     if not dropped:
         raise CalibrationError("the burst did not fill the queue: the sender is slower than the link")

@@ -68,7 +68,9 @@ def _side(side: Mapping[str, Any]) -> list[str]:
 def _verdict(row: Mapping[str, Any]) -> str:
     """What is wrong on a side, what a pair does; `ok` when nothing is."""
     words = [
-        f"{backend}: {row[backend]['why'] or row[backend]['state']}" for backend in BACKENDS if row[backend]["state"] != "ok"
+        f"{backend}: {row[backend]['why'] or row[backend]['state']}"
+        for backend in BACKENDS
+        if row[backend]["state"] not in ("ok", "no target")
     ]
     if row["state"] == "differs":
         words.append("differs")

@@ -33,7 +33,14 @@ ORDER: dict[str, LinkProfile] = {
     "duplicate-5%": LinkProfile(delay_ms=10.0, duplicate=0.05),
 }
 
-PRESET, KINDS = "preset", {"sweep": SWEEP, "loss": LOSS, "jitter": JITTER, "order": ORDER}
+CHANGE: dict[str, LinkProfile] = {
+    "change to 20 Mbit/s": LinkProfile(rate_mbit=2.0, delay_ms=5.0, queue_packets=50),
+    "change to 0.5 Mbit/s": LinkProfile(rate_mbit=2.0, delay_ms=5.0, queue_packets=50),
+}
+CHANGE_TO_MBIT = {"change to 20 Mbit/s": 20.0, "change to 0.5 Mbit/s": 0.5}
+
+PRESET = "preset"
+KINDS = {"sweep": SWEEP, "loss": LOSS, "jitter": JITTER, "order": ORDER, "change": CHANGE}
 
 
 @dataclass(frozen=True)

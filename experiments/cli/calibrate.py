@@ -22,7 +22,7 @@ from experiments.guest.qemu import VIRTUAL_TIME
 from topologies.profiles import PRESETS, named_profiles
 
 BOTH = "both"
-_COLOURS = {"ok": "green", "missed": "red", "cpu-limited": "yellow", "not judged": "yellow"}
+_COLOURS = {"ok": "green", "missed": "red", "cpu-limited": "yellow", "not judged": "yellow", "no target": "white"}
 
 
 @click.command(short_help="Measure the link emulation.", cls=WithGuest)
@@ -31,8 +31,9 @@ _COLOURS = {"ok": "green", "missed": "red", "cpu-limited": "yellow", "not judged
 @click.option("--loss", is_flag=True, help="Random and burst loss over 100,000 packets each, in the guest 30,000.")
 @click.option("--jitter", is_flag=True, help="Jitter of packets that cannot meet and of packets that must wait for each other.")
 @click.option("--order", is_flag=True, help="Reordering and duplication.")
+@click.option("--change", is_flag=True, help="A change of rate while frames wait.")
 @click.option("--quick", is_flag=True, help="Shorter measurements with wider statistics.")
-@click.option("--all", "everything", is_flag=True, help="Every preset, the sweep, loss, jitter and order.")
+@click.option("--all", "everything", is_flag=True, help="Every preset, the sweep, loss, jitter, order and change.")
 @click.option("--backend", type=click.Choice([*compare.BACKENDS, BOTH]),
               help="What makes the links; both: side by side. Default: what links get here; with --guest both.")  # fmt: skip
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the tables to this file.")
@@ -46,6 +47,7 @@ def calibrate(
     loss: bool,
     jitter: bool,
     order: bool,
+    change: bool,
     quick: bool,
     everything: bool,
     backend: str | None,
@@ -64,7 +66,7 @@ def calibrate(
             raise RoamlabError(f"no profile {name!r}; there are: {', '.join(named_profiles())}")
     if markdown is not None:
         _write_page(markdown, "")  # an unwritable page is better known before the measurement
-    asked = {"sweep": sweep, "loss": loss, "jitter": jitter, "order": order}
+    asked = {"sweep": sweep, "loss": loss, "jitter": jitter, "order": order, "change": change}
     kinds = [kind for kind, on in asked.items() if on or everything]
     items = plan(list(presets) or ([] if kinds and not everything else list(PRESETS)), kinds, in_guest=guest is not None)
     effort = effort_name(quick=quick, in_guest=guest is not None)
@@ -173,8 +175,8 @@ def _coloured(cells: list[str]) -> list[str]:
 
 
 def _show_counts(counts: Mapping[str, int]) -> None:
-    total = sum(counts.values()) - counts["differs"]
-    told = [f"{counts[name]} {name}" for name in ("missed", "failed", "cpu-limited", "differs") if counts[name]]
+    total = sum(counts.values()) - counts["differs"] - counts["no target"]
+    told = [f"{counts[name]} {name}" for name in ("missed", "failed", "cpu-limited", "no target", "differs") if counts[name]]
     bad = counts["missed"] or counts["failed"] or counts["differs"]
     text = f"{counts['ok']} of {total} targets met" if told else f"all {total} targets met"
     console.print(f"[{'red' if bad else 'green'}]{', '.join([text, *told])}[/]")

@@ -18,10 +18,11 @@ from click.testing import CliRunner, Result
 
 from experiments.calibrate import steps
 from experiments.calibration import compare, launch, page
+from experiments.calibration.change import FRAME_BYTES, left_ms
 from experiments.calibration.cpu import busy_share, idle_s
 from experiments.calibration.jitter import mean_and_deviation, simulate
 from experiments.calibration.measure import mean_run
-from experiments.calibration.plan import EFFORTS, JITTER, KINDS, LOSS, ORDER, SWEEP, Effort, asked_of, effort_name, plan
+from experiments.calibration.plan import CHANGE, EFFORTS, JITTER, KINDS, LOSS, ORDER, SWEEP, Effort, asked_of, effort_name, plan
 from experiments.calibration.rows import failed_row, make_row
 from experiments.cli import calibrate as command
 from experiments.errors import RoamlabError
@@ -30,7 +31,7 @@ from topologies.profiles import PRESETS, GilbertElliott, LinkProfile
 BOOT_TIMEOUT_S = 20.0
 
 
-def row(quantity: str, measured: float, error: float, *, target: float = 100.0, **more: Any) -> dict[str, Any]:
+def row(quantity: str, measured: float, error: float, *, target: float | None = 100.0, **more: Any) -> dict[str, Any]:
     return {"direction": "forward", **make_row(quantity, "us", measured - error, measured, error, target), **more}
 
 
@@ -76,6 +77,14 @@ def test_jitter_spreads_packets_that_cannot_meet_and_delays_those_that_must_wait
     assert 20_500 < mean_and_deviation(dense)[0] < 25_000
 
 
+def test_waiting_frames_get_the_new_rate() -> None:
+    asked = LinkProfile(rate_mbit=2, delay_ms=5)
+    whole_ms = 10 * FRAME_BYTES * 8 / 2000
+    assert left_ms(asked, 2, 10, 0) == pytest.approx(whole_ms + 5)
+    assert left_ms(asked, 20, 10, whole_ms / 2) == pytest.approx(whole_ms / 20 + 5)
+    assert left_ms(asked, 20, 10, 2 * whole_ms) == 5
+
+
 # ---- what is measured
 
 
@@ -83,7 +92,7 @@ def test_plan_names_items_by_kind() -> None:
     assert plan(["wlan"], [], in_guest=False) == ["preset:wlan"]
     assert plan([], ["order", "loss"], in_guest=True) == [f"loss:{name}" for name in LOSS] + [f"order:{name}" for name in ORDER]
     everything = plan(list(PRESETS), KINDS, in_guest=False)
-    assert len(everything) == len(PRESETS) + len(SWEEP) + len(LOSS) + len(JITTER) + len(ORDER)
+    assert len(everything) == len(PRESETS) + len(SWEEP) + len(LOSS) + len(JITTER) + len(ORDER) + len(CHANGE)
     carried = plan([], ["sweep"], in_guest=True)
     assert carried[-1] == "sweep:50 Mbit/s"
     assert set(carried) < set(everything)
@@ -101,6 +110,7 @@ def test_plan_names_items_by_kind() -> None:
         ("loss:loss-bursts", ["loss"]),
         ("jitter:jitter-dense", ["jitter"]),
         ("order:reorder-5%", ["order"]),
+        ("change:change to 20 Mbit/s", ["change"]),
     ],
 )
 def test_steps_of_an_item(item: str, expected: list[str]) -> None:
@@ -149,6 +159,21 @@ def test_what_the_guests_cpu_could_not_carry_is_not_judged() -> None:
     assert (pair["userspace"]["state"], pair["state"]) == ("missed", "differs")
 
 
+def test_what_has_no_target_is_shown_and_not_judged() -> None:
+    both = [
+        result("userspace", row("change", 26.0, 0.0, target=None)),
+        result("netem", row("change", 240.0, 214.0, target=None)),
+    ]
+    comparison = compare.compare(both, in_guest=True)
+    (pair,) = comparison[0]["rows"]
+    assert (pair["difference"], pair["state"]) == (-214.0, "no target")
+    counts = compare.count_states(both, comparison, in_guest=True)
+    assert counts["no target"] == 2
+    assert sum(counts.values()) == 2
+    assert compare.largest(comparison) == []
+    assert page.pair_rows(comparison[0])[0][-1] == "no target"
+
+
 def test_a_failed_measurement_is_counted_and_compared_with_nothing() -> None:
     failed = {"direction": "forward", **failed_row("queue", "the burst did not fill the queue")}
     results = [result("userspace", failed), result("netem", row("queue", 50.0, 0.0), row("p50", 8.0, 8.0))]
@@ -158,7 +183,7 @@ def test_a_failed_measurement_is_counted_and_compared_with_nothing() -> None:
     assert (queue["state"], p50["state"]) == ("not judged", "not judged")
     assert (queue["asked"], queue["target"]) == (50.0, 100.0)
     counts = compare.count_states(results, comparison, in_guest=True)
-    assert counts == {"ok": 2, "missed": 0, "failed": 1, "cpu-limited": 0, "differs": 0}
+    assert counts == {"ok": 2, "missed": 0, "failed": 1, "cpu-limited": 0, "no target": 0, "differs": 0}
 
 
 def test_profiles_of_one_backend_are_not_compared() -> None:
