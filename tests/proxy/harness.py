@@ -275,7 +275,7 @@ class Simulation:
         now = self.clock.now
         self._application(party, now)
         node = party.node
-        if isinstance(node, ProxiedHost):
+        if hasattr(node, "flush"):
             node.flush(now)
         while node.output:
             packets, node.output = node.output, []

@@ -82,6 +82,9 @@ class Upper(Protocol):
     def window_field(self, scale: int) -> int:
         """The window to tell."""
 
+    def reset_arrived(self, segment: Segment, now: float) -> None:
+        """A reset that is acceptable."""
+
     def progress(self, now: float) -> None:
         """Something changed: state, acknowledgements, data in order."""
 
@@ -265,7 +268,7 @@ class Endpoint:
         if self.upper is not None:
             options += self.upper.syn_options()
         self.sender.next = max(self.sender.next, 1)
-        field = min(0xFFFF, self.receiver.free())
+        field = min(0xFFFF, self.receiver.free()) if self.upper is None else self.upper.window_field(0)
         self.receiver.edge = max(self.receiver.edge, 1 + field)
         assert self.remote is not None
         self.output.append(
@@ -517,6 +520,8 @@ class Endpoint:
             if self.state is State.TIME_WAIT:
                 self.counters["RST in TIME-WAIT"] += 1
             elif seq == receiver.next:
+                if self.upper is not None:
+                    self.upper.reset_arrived(segment, now)
                 self._die("peer")
             else:
                 self.counters["RST elsewhere"] += 1
@@ -591,6 +596,7 @@ class Endpoint:
             else:
                 blocks.append((left, right))
         duplicate = ack == sender.una and not payload_length and window == sender.window and not segment.flags & FIN
+        duplicate = duplicate and not segment.mptcp  # RFC 8684 section 3
         if ack >= sender.una:
             if ack + window < sender.edge and ack + window < sender.una + sender.window:
                 self.counters["window shrunk"] += 1
