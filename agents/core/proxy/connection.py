@@ -58,6 +58,8 @@ class Connection:
     """The peer's initial address and port take joins (flag C is off)."""
     confirmed: bool = False
     """The peer has shown that it knows of MPTCP: no MP_CAPABLE is needed any more."""
+    host_waits: bool = False
+    """This host's TCP still waits for the third ACK."""
     fallback: bool = False
     """The connection goes on without MPTCP options, on one subflow."""
     syn_count: int = 0

@@ -83,18 +83,18 @@ def syn_from_host(connection: Connection, segment: Segment, actions: list[Action
 
 def syn_ack_from_network(connection: Connection, segment: Segment, now: float, actions: list[Action]) -> Answer:
     """The peer's answer: MPTCP, or TCP from here on."""
+    if not connection.half_open:  # once more: our ACK was lost, and this host's TCP repeats it
+        return _without_option(connection, segment)
     capable = capable_of(segment)
     if capable is None or len(capable.sender_key) != 8 or capable.receiver_key or connection.syn_count == 0:
         actions.append(Log("fallback", {"connection": connection.number, "why": "SYN/ACK without MP_CAPABLE"}))
         connection.fallback = True
         return Verdict.RELEASE
     subflow = connection.subflows[0]
-    if connection.change(Input.CAPABLE_ANSWERED):
-        connection.set_remote_key(capable.sender_key)
-        _agree(connection, subflow, segment, capable.flags, now)
-        actions.append(_established(connection, now))
-    elif capable.sender_key != connection.remote_key:
-        return Verdict.DROP
+    connection.change(Input.CAPABLE_ANSWERED)
+    connection.set_remote_key(capable.sender_key)
+    _agree(connection, subflow, segment, capable.flags, now)
+    actions.append(_established(connection, now))
     return _without_option(connection, segment)
 
 
@@ -142,7 +142,7 @@ def third_ack_from_network(connection: Connection, segment: Segment, now: float,
         return Verdict.DROP
     connection.set_remote_key(capable.sender_key)
     connection.change(Input.CAPABLE_ANSWERED)
-    connection.confirmed = True
+    connection.confirmed = connection.host_waits = True
     actions.append(_established(connection, now))
     return None
 

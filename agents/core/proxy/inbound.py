@@ -60,7 +60,7 @@ def segment_from_network(
     _take_ack(connection, subflow, segment)
     delivered = _payload(connection, subflow, segment, s, end, fresh, now, actions)
     if delivered is None:
-        delivered = _acknowledgement(connection, subflow, segment, s, fresh)
+        delivered = _acknowledgement(connection, subflow, segment, s, fresh, actions)
     if segment.flags & FIN and connection.data_level:
         closing.peer_fin(connection, subflow, end, now, actions)
     closing.fin_acknowledged(connection, subflow)
@@ -180,7 +180,6 @@ def _take_data_fin(connection: Connection, t: int, fresh: _Fresh) -> bool:
         if t < connection.receive_max:
             return False
         connection.remote_fin = t
-        connection.change(Input.REMOTE_FIN)
     fresh.fin = t
     return t == connection.remote_fin
 
@@ -255,9 +254,9 @@ def _take_ack(connection: Connection, subflow: Subflow, segment: Segment) -> Non
         return  # overtaken on its way
     subflow.take_ack(san, blocks)
     if connection.fallback:
-        tan = connection.project_tan()[0]
-        connection.dan = max(connection.dan, tan)
-        connection.window_edge = max(connection.window_edge, tan + (segment.window << subflow.window_scale))
+        connection.dan = max(connection.dan, connection.project_tan()[0])
+    if segment.dss is None:  # the third ACK, or no data level
+        connection.window_edge = max(connection.window_edge, connection.dan + (segment.window << subflow.window_scale))
 
 
 def _measure_round_trip(connection: Connection, subflow: Subflow, segment: Segment) -> None:
@@ -270,7 +269,9 @@ def _measure_round_trip(connection: Connection, subflow: Subflow, segment: Segme
     subflow.round_trip_s = sample_s if subflow.round_trip_s is None else subflow.round_trip_s * 7 / 8 + sample_s / 8
 
 
-def _acknowledgement(connection: Connection, subflow: Subflow, segment: Segment, s: int, fresh: _Fresh) -> list[bytes]:
+def _acknowledgement(
+    connection: Connection, subflow: Subflow, segment: Segment, s: int, fresh: _Fresh, actions: list[Action]
+) -> list[bytes]:
     """A segment without data: passed on when it says something new, or is a duplicate ACK that says "congestion"."""
     outstanding = subflow.send_acked < subflow.send_next
     same_ack = unwrap32(segment.ack, subflow.iss, subflow.send_acked) == subflow.send_acked
@@ -279,14 +280,15 @@ def _acknowledgement(connection: Connection, subflow: Subflow, segment: Segment,
     news = tan > connection.tan or blocks != connection.blocks or window != connection.window
     probe = s == subflow.ack_sent - 1 and not segment.flags & FIN
     duplicate = outstanding and same_ack and not fresh.signal and fresh.fin is None and not segment.flags & FIN
-    expected = subflow.probe_sent
+    expected = subflow.probe_sent or connection.host_waits
+    connection.host_waits = False
     fin = fresh.fin is not None and fresh.fin == connection.remote_fin
     connection.give(tan, blocks, window)
     subflow.probe_sent = False
     if fin and connection.ack <= (fresh.fin or 0):
         return [packets.to_local(connection, fresh.fin or 0, ACK | FIN, timestamp=_stamp(connection, subflow, segment))]
-    if fin:
-        subflow.answer_due = True  # the DATA_FIN came again: our data ACK was lost
+    if fin:  # once more: our data ACK was lost
+        actions.append(Send(packets.pure_ack(connection, subflow, subflow.sack_sent)))
     if probe:
         subflow.answer_due = True
         return [packets.to_local(connection, connection.ack - 1, ACK, timestamp=_stamp(connection, subflow, segment))]

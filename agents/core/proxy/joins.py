@@ -14,7 +14,9 @@ from agents.wire.tcp import ACK, RST, SYN, Segment
 Random = Callable[[int], bytes]
 _PORTS = (32_768, 28_232)
 """First ephemeral port and how many (Linux' ip_local_port_range)."""
-_OPEN = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSE_WAIT)
+_OPEN = (
+    State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK,
+)  # fmt: skip
 _IPV6_MORE = 20
 
 
@@ -168,7 +170,8 @@ def accept(
     connection: Connection, segment: Segment, option: JoinSyn, now: float, random: Random, actions: list[Action]
 ) -> Subflow | None:
     """An MP_JOIN SYN with our token: answered with our nonce and HMAC; None when it is refused with an RST."""
-    if why_not(connection) is not None or not connection.remote_key:
+    finishing = connection.state is State.TIME_WAIT  # the peer may not know yet that we know of its end
+    if (why_not(connection) is not None and not finishing) or not connection.remote_key:
         actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.PROHIBITED))))
         return None
     subflow = Subflow(

@@ -28,7 +28,7 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
     end = start + segment.payload_length
     fin = bool(segment.flags & FIN)
     if end > start and end <= connection.tan and not fin:  # our ACK was lost on its way to it
-        actions.append(Deliver(packets.to_local(connection, connection.receive_max, ACK)))
+        actions.append(Deliver(packets.ack_for_host(connection)))
         return Verdict.DROP
     out: list[tuple[Subflow, bytes]] = []
     progress = _progress(connection)
@@ -37,12 +37,14 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
         for subflow, _packet in out:
             progress.pop(subflow, None)
     if fin:
+        if connection.active in progress:
+            connection.active.acknowledged(*progress.pop(connection.active))
         out += _fin(connection, end, now, actions)
     for subflow, (san, blocks) in progress.items():
         subflow.acknowledged(san, blocks)
         out.append((subflow, packets.pure_ack(connection, subflow, blocks)))
     if not out:
-        out = _says_nothing_new(connection, segment, start, window_moved=window_moved)
+        out = _says_nothing_new(connection, segment, start, now, actions, window_moved=window_moved)
     closing.finish_if_both_closed(connection, now, actions)
     return packets.emit_to_network(connection, out, actions)
 
@@ -63,7 +65,7 @@ def _take_ack(connection: Connection, segment: Segment) -> None:
             blocks.add(max(low, connection.ack), high)
     connection.ack_blocks = list(blocks)
     if connection.remote_fin is not None and connection.ack > connection.remote_fin:
-        connection.change(Input.REMOTE_FIN_ACKED)
+        connection.change(Input.REMOTE_FIN)
 
 
 def _progress(connection: Connection) -> dict[Subflow, tuple[int, list[Interval]]]:
@@ -101,8 +103,9 @@ def _payload(
     offload: Offload,
 ) -> list[tuple[Subflow, bytes]]:
     """The packets that carry the payload: one, unless a retransmission spans two mappings."""
-    if start < connection.send_max:
-        _notice_silence(connection, start, now, actions)
+    at = connection.send.index(start) if start < connection.send_max else -1
+    if at >= 0:
+        _notice_silence(connection, connection.send.owners[at], now, actions)
     before = len(connection.send)
     places = connection.place(start, end)
     if len(connection.send) != before or not places:
@@ -143,13 +146,9 @@ def _data_packet(
     return packets.to_network(connection, subflow, s, flags, options, payload, payload_sum=total, like=segment)
 
 
-def _notice_silence(connection: Connection, start: int, now: float, actions: list[Action]) -> None:
-    """Retransmissions on a subflow from which nothing comes, while another one works: its path is dead."""
-    at = connection.send.index(start)
-    if at < 0:
-        return
-    subflow = connection.send.owners[at]
-    if not subflow.alive:
+def _notice_silence(connection: Connection, subflow: Subflow | None, now: float, actions: list[Action]) -> None:
+    """A retransmission or a probe on a subflow from which nothing comes, while another one works: its path is dead."""
+    if subflow is None or not subflow.alive:
         return
     subflow.silent_retransmissions += 1
     other = connection.usable(instead_of=subflow)
@@ -163,6 +162,8 @@ def _fin(connection: Connection, t: int, now: float, actions: list[Action]) -> l
         connection.local_fin = t
         connection.change(Input.LOCAL_FIN)
         actions.append(Log("local-fin", {"connection": connection.number, "t": t}))
+    else:
+        _notice_silence(connection, connection.active, now, actions)
     subflow = connection.active
     if subflow is None:
         return []
@@ -174,10 +175,11 @@ def _fin(connection: Connection, t: int, now: float, actions: list[Action]) -> l
 
 
 def _says_nothing_new(
-    connection: Connection, segment: Segment, start: int, *, window_moved: bool
+    connection: Connection, segment: Segment, start: int, now: float, actions: list[Action], *, window_moved: bool
 ) -> list[tuple[Subflow, bytes]]:
     """An ACK without progress: an answer, a sign of congestion, a window update, a probe; or nothing worth a packet."""
     if not segment.payload_length and start == connection.send_max - 1:
+        _notice_silence(connection, connection.active, now, actions)
         subflow = connection.active
         if subflow is not None:  # keepalive or window probe (RFC 9293 sections 3.8.4 and 3.8.6.1)
             subflow.probe_sent = True

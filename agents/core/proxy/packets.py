@@ -15,6 +15,8 @@ _MASK32 = 0xFFFFFFFF
 _MASK64 = (1 << 64) - 1
 _ECT = 0x03
 _TIMESTAMPS_LENGTH = 12
+_FIRST_DATA_OPTION = 24
+"""MP_CAPABLE with data length, padded; the DSS of later segments takes 20."""
 _WIDE_PAYLOAD_OPTION = 28
 
 
@@ -25,7 +27,7 @@ def text(address: bytes) -> str:
 
 def option_space(connection: Connection) -> int:
     """Bytes that the proxy adds to a segment with data: the MSS is lowered by them."""
-    return (_WIDE_PAYLOAD_OPTION if connection.config.wide_numbers else 20) + connection.config.header_reserve
+    return (_WIDE_PAYLOAD_OPTION if connection.config.wide_numbers else _FIRST_DATA_OPTION) + connection.config.header_reserve
 
 
 def timestamps(connection: Connection, subflow: Subflow) -> bytes:
@@ -125,8 +127,9 @@ def to_local(
     options = tcp.timestamps_option(*timestamp) if timestamp is not None else b""
     if connection.sack and connection.blocks:
         base = connection.iss
-        count = 3 if timestamp is not None else 4
-        options += tcp.sack_option([(base + left, base + right) for left, right in connection.blocks[:count]])
+        room = OPTIONS_MAX if like is None else like.payload_at - like.tcp_at - tcp.TCP_HEADER  # no longer than it came
+        count = min((room - len(options) - 4) // 8, 4)
+        options += tcp.sack_option([(base + left, base + right) for left, right in connection.blocks[: max(count, 0)]])
     addresses = (connection.remote, connection.remote_port, connection.local, connection.local_port)
     seq, ack = connection.irs + t, connection.iss + connection.tan
     if like is None:
@@ -134,6 +137,14 @@ def to_local(
     return tcp.build(*addresses, seq, ack, flags, connection.window, options, payload, payload_sum=payload_sum,
                      traffic_class=like.traffic_class & ~_ECT, hop_limit=like.hop_limit,
                      fragment_word=like.fragment_word or 0x4000)  # fmt: skip
+
+
+def ack_for_host(connection: Connection) -> bytes:
+    """An ACK of our own for this host's TCP that says what it was told before."""
+    stamp = None
+    if connection.timestamps and connection.timestamp_given is not None:
+        stamp = (connection.timestamp_given, connection.timestamp)
+    return to_local(connection, connection.ack, ACK, timestamp=stamp)
 
 
 def reset_local(connection: Connection) -> bytes:

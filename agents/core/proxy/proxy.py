@@ -94,8 +94,11 @@ class Proxy:
 
     def _syn_from_host(self, connection: Connection | None, segment: Segment, now: float, actions: list[Action]) -> Answer:
         if segment.flags & ACK:
-            if connection is None or connection.opened_here or connection.state is not State.SYN_RECEIVED:
+            if connection is None or connection.opened_here:
                 return Verdict.PASS
+            if not connection.half_open:  # the ACK that we passed on was lost before this host's TCP saw it
+                actions.append(Deliver(packets.ack_for_host(connection)))
+                return Verdict.DROP
             answer = handshake.syn_ack_from_host(connection, segment, actions)
             return self._release(connection) if answer is Verdict.RELEASE else answer
         if segment.mptcp or segment.payload_length:  # a stack with MPTCP of its own; TCP Fast Open

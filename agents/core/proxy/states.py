@@ -39,7 +39,7 @@ class Input(Enum):
     LOCAL_FIN = "local-fin"
     LOCAL_FIN_ACKED = "local-fin-acked"
     REMOTE_FIN = "remote-fin"
-    REMOTE_FIN_ACKED = "remote-fin-acked"
+    """This host's TCP has acknowledged the peer's end of data: all before it has arrived."""
     RESET = "reset"
     TIMEOUT = "timeout"
 
@@ -61,7 +61,6 @@ CONNECTION: dict[tuple[State, Input], State] = {
     **{(state, Input.RESET): State.CLOSED for state in _ENDS},
     **{(state, Input.TIMEOUT): State.CLOSED for state in _ENDS},
 }
-"""REMOTE_FIN_ACKED changes no state, as an ACK that TCP sends changes none; it is an input so that the log shows it."""
 
 
 class SubflowState(Enum):

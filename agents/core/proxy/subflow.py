@@ -48,6 +48,8 @@ class Subflow:
 
     received: IntervalMap[None] = field(default_factory=IntervalMap)
     """The RECV table: s -> t of the mappings that the peer announced."""
+    last_shift: int | None = None
+    """Of the mapping that was announced last."""
     seen: IntervalSet = field(default_factory=IntervalSet)
     """s that have arrived."""
     ack_sent: int = 1
@@ -124,15 +126,16 @@ class Subflow:
         return any(piece.shift not in (None, shift) for piece in received.pieces(start, end))
 
     def learn(self, start: int, end: int, shift: int) -> bool:
-        """Enter a mapping that contradicts nothing; True when the table has a new entry."""
+        """Enter a mapping that contradicts nothing; True when it does not go on as the last one did."""
         received = self.received
         if not received.ends or start >= received.ends[-1]:
-            return received.append(start, end, shift, None)
-        count = len(received)
-        for piece in received.pieces(start, end):
-            if piece.shift is None:
-                received.replace(piece.start, piece.end, shift, None)
-        return len(received) > count
+            received.append(start, end, shift, None)
+        else:
+            for piece in received.pieces(start, end):
+                if piece.shift is None:
+                    received.replace(piece.start, piece.end, shift, None)
+        other, self.last_shift = shift != self.last_shift, shift
+        return other
 
     def project_ack(self, tan: int, blocks: Sequence[Interval]) -> tuple[int, list[Interval]]:
         """SAN and SACK blocks for this subflow from the TAN and the SACK blocks of this host's TCP.
