@@ -383,7 +383,9 @@ def report(result: Result) -> str:
         f"{result.why}; {result.received} of {result.sent[::-1]} bytes after {result.elapsed:.3f} s, resets {result.resets}"
     ]
     lines += [f"  {name}: {dict(sorted(counters.items()))}" for name, counters in result.counters.items()]
-    lines += [f"  violation: {text}" for text in result.violations[:10]]
+    if len(result.violations) > 4:
+        lines.append(f"  {len(result.violations)} violations")
+    lines += [f"  violation: {text}" for text in result.violations[:4]]
     return "\n".join(lines)
 
 

@@ -40,6 +40,8 @@ class TcpConfig:
     """Zero-window probes: one byte beyond the window, otherwise an old sequence number without data."""
     plain: bool = False
     """MPTCP options in what arrives are violations."""
+    plain_after_syn: bool = False
+    """The same, but not on SYNs."""
 
 
 class State(Enum):
@@ -404,7 +406,8 @@ class Endpoint:
         self.counters["segments"] += 1
         if segment.malformed:
             self._complain("options that lie about their length", segment)
-        if self.config.plain and (segment.mptcp or segment.dss is not None):
+        strict = self.config.plain or (self.config.plain_after_syn and not segment.flags & SYN)
+        if strict and (segment.mptcp or segment.dss is not None):
             self._complain("an MPTCP option for a plain TCP", segment)
         if self.on_arrival is not None:
             self.on_arrival(segment)
