@@ -462,6 +462,18 @@ class Proxy:
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
+    def knows(self, packet: bytes) -> bool:
+        """Does the packet belong to a connection, in either direction?"""
+        try:
+            key = parse(packet).key
+        except WireError:
+            return False
+        return key in self._by_host or key in self._by_subflow
+
+    def application_addresses(self) -> set[bytes]:
+        """Addresses of this host that its TCP uses in connections: they must stay until the connections end."""
+        return {connection.local for connection in self._numbered.values()}
+
     def status(self) -> dict[str, Any]:
         """Counters and sizes."""
         return {"connections": len(self._numbered), "half_open": len(self._half_open), "subflows": len(self._by_subflow),
