@@ -8,6 +8,7 @@ from agents.config import ConfigError
 
 ROLES = {
     "netconf": ("agents.kernel.netconf", "addresses, rules and routes of a host with several networks"),
+    "proxy": ("agents.kernel.proxy.agent", "MPTCP for the plain TCP connections of this host"),
     "mptcp-endpoints": ("agents.kernel.mptcp_endpoints", "keeps the kernel's MPTCP endpoints in step with the addresses"),
 }
 """Role -> module with `run(path)`, what it does."""

@@ -45,6 +45,14 @@ class Table:
             raise self.error(field, f"is {value!r}: must be {word}")
         return int(value)
 
+    def real(self, field: str, low: float, high: float, default: Any = ...) -> float:
+        """A number from `low` to `high`, whole or not."""
+        word = f"a number from {low:g} to {high:g}"
+        value = self._get(field, (int, float), word, default)
+        if value is not default and not low <= value <= high:
+            raise self.error(field, f"is {value!r}: must be {word}")
+        return float(value)
+
     def choice(self, field: str, valid: Sequence[str], default: Any = ...) -> str:
         """One of several words."""
         word = "one of " + ", ".join(f'"{item}"' for item in valid)
@@ -58,6 +66,13 @@ class Table:
         value = self._get(field, list, "a list of texts", default)
         if not all(isinstance(item, str) for item in value):
             raise self.error(field, f"is {value!r}: must be a list of texts")
+        return list(value)
+
+    def items(self, field: str, kinds: tuple[type, ...], word: str) -> list[Any]:
+        """A list whose items are of some types; empty when it is not there. `word` says what it should be."""
+        value = self._get(field, list, word, [])
+        if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
+            raise self.error(field, f"is {value!r}: must be {word}")
         return list(value)
 
     def tables(self, field: str) -> "list[Table]":

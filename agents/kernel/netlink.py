@@ -21,6 +21,8 @@ from agents.core import source_routing as sr
 
 ROUTE_PROTOCOL = 200
 """Marks routes and rules that belong to the agent (RTPROT_*, FRA_PROTOCOL); numbers below 200 have other owners."""
+PIN_PROTOCOL = 201
+"""Marks what belongs to the proxy: addresses that it keeps alive on lo are no addresses of any network (IFA_PROTO)."""
 RTPROT_RA = 9
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
@@ -109,7 +111,8 @@ def parse_events(data: bytes) -> Iterator[Event]:
             yield Changed()
 
 
-def _carrier(flags: int) -> bool:
+def carrier(flags: int) -> bool:
+    """Whether the flags of an interface say that frames can pass."""
     return flags & (IFF_RUNNING | IFF_LOWER_UP) == IFF_RUNNING | IFF_LOWER_UP
 
 
@@ -183,13 +186,13 @@ class Kernel:
         async for message in await self._netlink.get_links():
             name, flags = message.get("ifname"), message["flags"]
             result.links[name] = Link(
-                message["index"], name, bool(flags & IFF_UP), _carrier(flags), message.get("address") or "",
+                message["index"], name, bool(flags & IFF_UP), carrier(flags), message.get("address") or "",
                 message.get("carrier_changes") or 0,
             )  # fmt: skip
         async for message in await self._netlink.get_addr():
             flags = message.get("flags") or 0
             unusable = flags & IFA_F_DADFAILED or (flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC)
-            if message["scope"] != SCOPE_UNIVERSE or unusable:
+            if message["scope"] != SCOPE_UNIVERSE or unusable or message.get("proto") == PIN_PROTOCOL:
                 continue
             text = message.get("local") if message["family"] == socket.AF_INET else message.get("address")
             result.addresses.append(sr.Address(message["index"], text, message["prefixlen"]))
