@@ -74,9 +74,16 @@ def break_subflow(
     connection.remove(subflow)
     if not connection.subflows:
         connection.broken_s = now
+    nudge_if_open(connection, actions)
     following = connection.active.number if connection.active is not None else None
     actions.append(Log("subflow-dead", {"connection": connection.number, "subflow": subflow.number, "why": why,
                                         "active": following}))  # fmt: skip
+
+
+def nudge_if_open(connection: Connection, actions: list[Action]) -> None:
+    """What went down with a subflow need not wait for a time-out of this host's TCP."""
+    if connection.active is not None and packets.can_nudge(connection):
+        actions += [Deliver(packets.nudge(connection)), Log("nudge", {"connection": connection.number})]
 
 
 def subflow_fin(connection: Connection, subflow: Subflow, now: float) -> list[tuple[Subflow, bytes]]:

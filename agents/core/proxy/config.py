@@ -35,7 +35,7 @@ class ProxyConfig:
     """Subflows opened by the policy start as backups."""
     announce: bool = False
     """Send ADD_ADDR for further addresses instead of joining (for a server)."""
-    nudge: bool = True
+    nudge: bool = False
     """After a break make the sender of this host retransmit at once what went down with a subflow."""
     subflows_max: int = 8
     """Of a connection."""

@@ -54,6 +54,8 @@ class Connection:
     checksum: bool = False
     remote_scale: int = 0
     """The window scale that the peer announced to this host's TCP."""
+    host_mtu: int = 0
+    """The packet size that this host's TCP keeps to, as the MSS that it was told makes it; 0: not known."""
     joinable: bool = True
     """The peer's initial address and port take joins (flag C is off)."""
     confirmed: bool = False
@@ -123,6 +125,11 @@ class Connection:
     def key(self) -> tuple[bytes, int, bytes, int]:
         """As the proxy finds it by a packet of this host: (source, port, destination, port)."""
         return (self.local, self.local_port, self.remote, self.remote_port)
+
+    @property
+    def payload_max(self) -> int:
+        """Bytes of payload that this host's TCP puts into a packet at most."""
+        return self.host_mtu - (20 if len(self.local) == 4 else 40) - 20 - (12 if self.timestamps else 0)
 
     @property
     def half_open(self) -> bool:

@@ -60,6 +60,7 @@ def _with_option(segment: Segment, option: bytes) -> bytes | None:
 def _without_option(connection: Connection, segment: Segment) -> bytes:
     """The peer's SYN or SYN/ACK for this host's TCP: no MPTCP, and an MSS that leaves room for our options."""
     mss = max((segment.mss or _MSS_MIN) - packets.option_space(connection), _MSS_MIN // 2)
+    connection.host_mtu = mss + tcp.IP_HEADER[segment.version] + tcp.TCP_HEADER
     return tcp.build(segment.source, segment.source_port, segment.destination, segment.destination_port, segment.seq,
                      segment.ack, segment.flags & ~_ECN, segment.window, tcp.syn_options(segment, mss), segment.payload,
                      traffic_class=segment.traffic_class, hop_limit=segment.hop_limit,

@@ -223,6 +223,7 @@ def opened(connection: Connection, subflow: Subflow, actions: list[Action]) -> N
     connection.broken_s = None
     if connection.active is None or subflow.takes_over:
         connection.active = subflow
+    closing.nudge_if_open(connection, actions)
     actions.append(Log("joined", {"connection": connection.number, "subflow": subflow.number,
                                   "local": packets.text(subflow.local), "remote": packets.text(subflow.remote),
                                   "round_trip_s": subflow.round_trip_s}))  # fmt: skip

@@ -12,6 +12,8 @@ from agents.wire.checksum import ones_sum
 from agents.wire.tcp import ACK, FIN, PSH, RST, Segment
 
 _MAPPING_MAX = 0xFFFF
+Place = tuple[Subflow, int, int, int]
+"""Subflow, s, first t, t behind the last."""
 
 
 def segment_from_host(connection: Connection, segment: Segment, now: float, actions: list[Action], offload: Offload) -> Answer:
@@ -32,8 +34,10 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
         return Verdict.DROP
     out: list[tuple[Subflow, bytes]] = []
     progress = _progress(connection)
+    in_parts = False
     if end > start:
         out = _payload(connection, segment, start, end, progress, now, actions, offload)
+        in_parts = offload is Offload.SUPERPACKET and [len(packet) >= segment.end for _subflow, packet in out] != [True]
         for subflow, _packet in out:
             progress.pop(subflow, None)
     if fin:
@@ -46,7 +50,7 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
     if not out:
         out = _says_nothing_new(connection, segment, start, now, actions, window_moved=window_moved)
     closing.finish_if_both_closed(connection, now, actions)
-    return packets.emit_to_network(connection, out, actions)
+    return packets.emit_to_network(connection, out, actions, replace=not in_parts)
 
 
 def _take_ack(connection: Connection, segment: Segment) -> None:
@@ -102,7 +106,7 @@ def _payload(
     actions: list[Action],
     offload: Offload,
 ) -> list[tuple[Subflow, bytes]]:
-    """The packets that carry the payload: one, unless a retransmission spans two mappings."""
+    """The packets that carry the payload: one, unless a retransmission spans several mappings."""
     at = connection.send.index(start) if start < connection.send_max else -1
     if at >= 0:
         _notice_silence(connection, connection.send.owners[at], now, actions)
@@ -111,19 +115,46 @@ def _payload(
     if len(connection.send) != before or not places:
         pieces = [{"subflow": subflow.number, "ssn": s, "start": low, "end": high} for subflow, s, low, high in places]
         actions.append(Log("place", {"connection": connection.number, "start": start, "end": end, "pieces": pieces}))
+    large = offload is Offload.SUPERPACKET
+    if len(places) != 1 or not _in_one_mapping(connection, *places[0], end - start):
+        places = _cut(places, connection.payload_max if large else _MAPPING_MAX)
     out = []
     for subflow, s, low, high in places:
         ack = progress.get(subflow)
         if ack is not None:
             subflow.acknowledged(*ack)
-        whole = high - low == end - start
         payload = segment.payload[low - start : high - start]
+        whole = high - low == end - start
         total = _payload_sum(segment, offload, connection, payload, whole)
+        if large and whole and subflow.bulk_at(s) is None and connection.data_level:
+            subflow.bulk.append((s, s + high - low, total))
         out.append((subflow, _data_packet(connection, subflow, segment, s, low, payload, total)))
     return out
 
 
-def _payload_sum(segment: Segment, offload: Offload, connection: Connection, payload: memoryview, whole: bool) -> int | None:
+def _in_one_mapping(connection: Connection, subflow: Subflow, s: int, low: int, high: int, length: int) -> bool:
+    """Can the payload of `length` bytes go on as it came?"""
+    if high - low != length or len(subflow.local) != len(connection.local):
+        return False
+    entry = subflow.bulk_at(s)
+    if entry is not None:
+        return s + length <= entry[1]
+    return not any(s < each[0] < s + length for each in subflow.bulk)
+
+
+def _cut(places: list[Place], limit: int) -> list[Place]:
+    """Pieces of at most `limit` bytes that lie in one mapping each."""
+    pieces: list[Place] = []
+    for subflow, s, low, high in places:
+        edges = [edge for entry in subflow.bulk for edge in entry[:2]]
+        while low < high:
+            step = min([high - low, limit, *(edge - s for edge in edges if edge > s)])
+            pieces.append((subflow, s, low, low + step))
+            s, low = s + step, low + step
+    return pieces
+
+
+def _payload_sum(segment: Segment, offload: Offload, connection: Connection, payload: memoryview, whole: bool) -> int:
     """The payload's sum: read from the packet's checksum if there is one, 0 where the kernel will compute it."""
     if whole and offload is Offload.NONE:
         return segment.payload_sum()
@@ -133,17 +164,14 @@ def _payload_sum(segment: Segment, offload: Offload, connection: Connection, pay
 
 
 def _data_packet(
-    connection: Connection, subflow: Subflow, segment: Segment, s: int, t: int, payload: memoryview, total: int | None
+    connection: Connection, subflow: Subflow, segment: Segment, s: int, t: int, payload: memoryview, total: int
 ) -> bytes:
-    length = len(payload)
-    flags = ACK | (segment.flags & PSH)
     options = packets.timestamps(connection, subflow)
     if connection.data_level:
-        if t == 1 and not connection.confirmed and length <= _MAPPING_MAX:
-            options += packets.first_data(connection, length, total or 0)
-        else:
-            options += packets.mapping(connection, t, s, length, total or 0)
-    return packets.to_network(connection, subflow, s, flags, options, payload, payload_sum=total, like=segment)
+        options += packets.mapping_of(connection, subflow, t, s, len(payload), total)
+    return packets.to_network(
+        connection, subflow, s, ACK | (segment.flags & PSH), options, payload, payload_sum=total, like=segment
+    )
 
 
 def _notice_silence(connection: Connection, subflow: Subflow | None, now: float, actions: list[Action]) -> None:

@@ -6,7 +6,7 @@ from agents.core.proxy.actions import Action, Answer, Deliver, Send, Verdict
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.subflow import Subflow
 from agents.core.proxy.tables import Interval
-from agents.wire import mptcp, tcp
+from agents.wire import icmp, mptcp, tcp
 from agents.wire.checksum import folded
 from agents.wire.mptcp import Dss
 from agents.wire.tcp import ACK, OPTIONS_MAX, RST, Segment
@@ -14,7 +14,8 @@ from agents.wire.tcp import ACK, OPTIONS_MAX, RST, Segment
 _MASK32 = 0xFFFFFFFF
 _MASK64 = (1 << 64) - 1
 _ECT = 0x03
-_TIMESTAMPS_LENGTH = 12
+_NUDGE_BYTES = 4
+_NUDGE_MIN = {4: 576, 16: 1280}
 _FIRST_DATA_OPTION = 24
 """MP_CAPABLE with data length, padded; the DSS of later segments takes 20."""
 _WIDE_PAYLOAD_OPTION = 28
@@ -49,6 +50,19 @@ def mapping(connection: Connection, t: int, s: int, length: int, payload_sum: in
         checksum = folded(dsn + (s & _MASK32) + total + payload_sum)
     ack = connection.idsn_remote + connection.ack
     return mptcp.encode_dss(Dss(ack, wide, dsn, wide, s, total, checksum, fin))
+
+
+def mapping_of(connection: Connection, subflow: Subflow, t: int, s: int, length: int, payload_sum: int) -> bytes:
+    """The mapping that a segment carries: its own, or the larger one that it was first sent in.
+
+    A receiver that holds part of the larger one takes nothing else for its range.
+    """
+    entry = subflow.bulk_at(s)
+    if entry is not None:
+        t, s, length, payload_sum = t - (s - entry[0]), entry[0], entry[1] - entry[0], entry[2]
+    if t == 1 and not connection.confirmed and connection.opened_here:
+        return first_data(connection, length, payload_sum)
+    return mapping(connection, t, s, length, payload_sum)
 
 
 def first_data(connection: Connection, length: int, payload_sum: int) -> bytes:
@@ -147,6 +161,22 @@ def ack_for_host(connection: Connection) -> bytes:
     return to_local(connection, connection.ack, ACK, timestamp=stamp)
 
 
+def nudge(connection: Connection) -> bytes:
+    """Make this host's TCP retransmit at once: its segments no longer fit, by a few bytes (RFC 1191 section 6.4).
+
+    It then sends again all that is not acknowledged, without taking it for congestion.
+    """
+    connection.host_mtu -= _NUDGE_BYTES
+    return icmp.too_big(connection.local, connection.local_port, connection.remote, connection.remote_port,
+                        connection.iss + connection.tan, connection.host_mtu + _NUDGE_BYTES, connection.host_mtu)  # fmt: skip
+
+
+def can_nudge(connection: Connection) -> bool:
+    """Is there something to retransmit, and room for smaller segments?"""
+    lost = any(not owner.alive for owner in connection.send.owners)
+    return connection.config.nudge and lost and connection.host_mtu - _NUDGE_BYTES >= _NUDGE_MIN[len(connection.local)]
+
+
 def reset_local(connection: Connection) -> bytes:
     """RST for the TCP of this host, with the sequence number that it expects (RFC 5961 section 3.2)."""
     addresses = (connection.remote, connection.remote_port, connection.local, connection.local_port)
@@ -162,11 +192,16 @@ def stray_reset(segment: Segment, *options: mptcp.Option) -> bytes:
                      RST if acks else RST | ACK, 0, b"".join(mptcp.encode(option) for option in options))  # fmt: skip
 
 
-def emit_to_network(connection: Connection, packets: list[tuple[Subflow, bytes]], actions: list[Action]) -> Answer:
-    """The first packet of this host's IP version takes the place of the packet that was shown; the others are sent."""
+def emit_to_network(
+    connection: Connection, packets: list[tuple[Subflow, bytes]], actions: list[Action], *, replace: bool = True
+) -> Answer:
+    """The first packet of this host's IP version takes the place of the packet that was shown; the others are sent.
+
+    Not `replace`: all are sent. What the kernel will cut into segments must not be replaced by one of them.
+    """
     answer: Answer = Verdict.DROP
     for subflow, packet in packets:
-        if answer is Verdict.DROP and len(subflow.local) == len(connection.local):
+        if replace and answer is Verdict.DROP and len(subflow.local) == len(connection.local):
             answer = packet
         else:
             actions.append(Send(packet))

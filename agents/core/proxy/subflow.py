@@ -45,6 +45,8 @@ class Subflow:
     """s -> t of what was sent and not acknowledged at both levels."""
     fin_at: int | None = None
     """s of our FIN."""
+    bulk: list[tuple[int, int, int]] = field(default_factory=list)
+    """Mappings that cover several segments and are not acknowledged: first s, s behind the last, sum of the payload."""
 
     received: IntervalMap[None] = field(default_factory=IntervalMap)
     """The RECV table: s -> t of the mappings that the peer announced."""
@@ -174,7 +176,13 @@ class Subflow:
         if san > self.send_acked:
             self.send_acked = san
             self.silent_retransmissions = 0
+            while self.bulk and self.bulk[0][1] <= san:
+                del self.bulk[0]
         return True
+
+    def bulk_at(self, s: int) -> tuple[int, int, int] | None:
+        """The mapping of several segments that covers `s`, if it was sent in one."""
+        return next((entry for entry in self.bulk if entry[0] <= s < entry[1]), None)
 
     def delivered(self) -> list[Interval]:
         """What the peer has acknowledged on this subflow, in t: ascending, disjoint."""
