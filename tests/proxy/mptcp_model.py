@@ -477,7 +477,7 @@ class Connection:
         endpoint = subflow.endpoint
         if endpoint.state is State.CLOSED and not subflow.dead:
             subflow.dead = True
-            if self.plain or (not subflow.join and not subflow.confirmed):
+            if self.plain or not self.other_key:
                 self.reset_by = self.reset_by or endpoint.reset_by
             self._reinject(subflow)
             if all(s.dead for s in self.subflows) and not self.done:

@@ -346,8 +346,9 @@ class Subflow:
         if ssn < 1 or dsn < 1:
             self.complain(f"a mapping before the beginning: {dss}")
             return
-        if dsn + size > connection.rx.edge + 1 or (size > 1 and dsn + size > connection.rx.edge):
-            self.complain(f"a mapping beyond the window: [{dsn}, {dsn + size}), the window ends at {connection.rx.edge}")
+        edge = max(connection.rx.edge, connection.rx.next) + int(size == 1)  # one byte more: a probe
+        if dsn + size > edge:
+            self.complain(f"a mapping beyond the window: [{dsn}, {dsn + size}), the window ends at {edge}")
         mapping = Mapping(ssn, size, dsn, dss.fin, dss.checksum)
         at = bisect_right(self.maps, ssn, key=lambda m: m.ssn)
         for other in self.maps[at - 1 :: -1][:64] + self.maps[at : at + 64] if self.maps else ():

@@ -553,7 +553,7 @@ class Endpoint:
         if segment.sack and not self.sack:
             self._complain("SACK, though not negotiated", segment)
         if seq + length > receiver.edge and length:
-            if seq == receiver.edge and length == 1:
+            if seq == receiver.edge and length == 1 and self.upper is None:
                 self.counters["probed"] += 1
                 self.ack_now(now)
                 length = -1  # a zero-window probe; its acknowledgement counts
