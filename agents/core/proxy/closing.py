@@ -1,7 +1,7 @@
 """How subflows and connections end: FIN, RST, FASTCLOSE, breaks (RFC 8684 sections 3.3.3, 3.5 and 3.6)."""
 
 from agents.core.proxy import packets
-from agents.core.proxy.actions import Action, Answer, Deliver, Log, Send
+from agents.core.proxy.actions import Action, Answer, Deliver, Log, Send, Verdict
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.states import Input, State, SubflowInput, SubflowState
 from agents.core.proxy.subflow import Subflow
@@ -13,7 +13,12 @@ _FIN_RTO_S = 0.5
 
 
 def reset_by_host(connection: Connection, actions: list[Action]) -> Answer:
-    """This host's TCP gives up: RST with MP_FASTCLOSE on every subflow."""
+    """This host's TCP gives up: RST with MP_FASTCLOSE on every subflow.
+
+    One that comes when both directions have ended is a closed TCP's answer to something late, and no news for the peer.
+    """
+    if both_acknowledged(connection):
+        return Verdict.DROP
     actions.append(Log("reset-by-host", {"connection": connection.number}))
     out = [(subflow, _fastclose(connection, subflow)) for subflow in connection.subflows]
     _end(connection, Input.RESET)

@@ -60,6 +60,8 @@ class Connection:
     """The peer's initial address and port take joins (flag C is off)."""
     confirmed: bool = False
     """The peer has shown that it knows of MPTCP: no MP_CAPABLE is needed any more."""
+    policy_due: bool = True
+    """The policy has not yet looked at the connection since it takes joins."""
     host_waits: bool = False
     """This host's TCP still waits for the third ACK."""
     fallback: bool = False

@@ -283,6 +283,7 @@ def _acknowledgement(
     expected = subflow.probe_sent or connection.host_waits
     connection.host_waits = False
     fin = fresh.fin is not None and fresh.fin == connection.remote_fin
+    told_of_end = connection.local_fin is not None and connection.tan <= connection.local_fin < tan
     connection.give(tan, blocks, window)
     subflow.probe_sent = False
     if fin and connection.ack <= (fresh.fin or 0):
@@ -292,7 +293,7 @@ def _acknowledgement(
     if probe:
         subflow.answer_due = True
         return [packets.to_local(connection, connection.ack - 1, ACK, timestamp=_stamp(connection, subflow, segment))]
-    if not (news or duplicate or expected):
+    if not (news or duplicate or expected) or (closing.both_acknowledged(connection) and not told_of_end):
         return []
     return [packets.to_local(connection, connection.receive_max, ACK, timestamp=_stamp(connection, subflow, segment))]
 

@@ -30,6 +30,8 @@ def why_not(connection: Connection) -> str | None:
         return "it fell back to TCP"
     if connection.state not in _OPEN:
         return f"its state is {connection.state.value}"
+    if not connection.confirmed:  # RFC 8684 section 3.1: the third ACK may have been lost
+        return "the peer has not yet shown that it knows our key"
     if len(connection.subflows) >= connection.config.subflows_max:
         return f"it has {len(connection.subflows)} subflows already"
     return None

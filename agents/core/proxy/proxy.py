@@ -86,6 +86,9 @@ class Proxy:
             answer = self._dead_subflow(segment, actions)
         else:
             answer = segment_from_network(connection, subflow, segment, now, actions, offload)
+        if connection.policy_due and connection.confirmed:
+            connection.policy_due = False
+            self._apply_policy(connection, now, actions)
         if connection.timers_changed:
             self._schedule(connection)
         return answer
