@@ -10,6 +10,7 @@ target=results/vagrant
 for program in vagrant rsync; do
   command -v "$program" >/dev/null || { echo "roamlab vagrant-results: $program is not installed (Debian package $program)" >&2; exit 1; }
 done
+echo "roamlab vagrant-results: asking the machine"
 config="$(mktemp)"
 trap 'rm -f "$config"' EXIT
 vagrant ssh-config "$machine" >"$config" || { echo "roamlab vagrant-results: no running machine here: vagrant up" >&2; exit 1; }
