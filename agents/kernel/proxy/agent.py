@@ -17,7 +17,7 @@ from agents.kernel.eventlog import EventLog
 from agents.kernel.netlink import KernelError
 from agents.kernel.proxy.commands import Commands
 from agents.kernel.proxy.configuration import AgentConfig, read_config
-from agents.kernel.proxy.nfqueue import NfQueue, kernel_counters
+from agents.kernel.proxy.nfqueue import NfQueue, kernel_counters, open_queues
 from agents.kernel.proxy.pinning import Pins
 from agents.kernel.proxy.raw import RawSender
 from agents.kernel.proxy.rtnetlink import Link, RtNetlink, text
@@ -42,6 +42,12 @@ class Core(Protocol):
     def inbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = ...) -> Answer:
         """A packet from the network."""
 
+    def knows(self, packet: bytes) -> bool:
+        """Whether the packet belongs to a connection of the proxy, in either direction."""
+
+    def application_addresses(self) -> set[bytes]:
+        """Local addresses that this host's TCP uses in connections of the proxy."""
+
     def next_deadline(self) -> float | None:
         """Monotonic seconds."""
 
@@ -56,18 +62,6 @@ class Core(Protocol):
 
     def connections(self) -> list[dict[str, Any]]:
         """For people."""
-
-
-def knows(core: Core, packet: bytes) -> bool:
-    """Whether the packet belongs to a connection of the proxy, in either direction."""
-    method = getattr(core, "knows", None)
-    return bool(method(packet)) if method is not None else False
-
-
-def application_addresses(core: Core) -> set[bytes] | None:
-    """Local addresses that this host's TCP uses in connections of the proxy; None: not known."""
-    method = getattr(core, "application_addresses", None)
-    return set(method()) if method is not None else None
 
 
 class Problems:
@@ -111,7 +105,8 @@ class ProxyAgent:
         self.addresses: list[LocalAddress] = []
         self.commands = Commands(core, self)
         self._queues = range(configuration.first_queue, configuration.first_queue + QUEUES)
-        self._queue = NfQueue(self._queues, own_mark=OWN_MARK, release_mark=RELEASE_MARK, gso=configuration.gso)
+        link = open_queues(self._queues, gso=configuration.gso)
+        self._queue = NfQueue(link, own_mark=OWN_MARK, release_mark=RELEASE_MARK)
         self._rules = Rules(configuration.filters, configuration.first_queue, configuration.control + ".xtables.lock")
         self._control = ControlServer(configuration.control, self.commands.table())
         self._costs = {item.name: item.cost for item in configuration.interfaces}
@@ -175,7 +170,7 @@ class ProxyAgent:
         which = queue - self._queues[0]
         try:
             if which >= _OUTBOUND_MIDDLE:
-                if not knows(self.core, packet):
+                if not self.core.knows(packet):
                     return Verdict.RELEASE
                 which -= _OUTBOUND_MIDDLE
             if which == _OUTBOUND:
@@ -244,7 +239,7 @@ class ProxyAgent:
             return
         self._prepare(links)
         self.pins.set_mtu(smallest_mtu(links, self._costs))
-        self.pins.update(alive(links, found), application_addresses(self.core))
+        self.pins.update(alive(links, found), self.core.application_addresses())
         self._watch_pins()
         addresses = local_addresses(links, found, self._costs, lambda address: self.netlink.leaves_by(address, OWN_MARK))
         if addresses != self.addresses:

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from agents.core.proxy.actions import Answer, Offload, Verdict
 
@@ -46,6 +46,23 @@ _PLAIN = struct.Struct("=IHHII4sHH8s")
 _MARKED = struct.Struct("=IHHII4sHH8sHH4s")
 _CHANGED = struct.Struct("=IHHII4sHH8sHH4sHH")
 _OFFLOADS = (Offload.NONE, Offload.PARTIAL_CHECKSUM, Offload.SUPERPACKET, Offload.SUPERPACKET)
+
+
+class Link(Protocol):
+    """What is needed of a non-blocking socket."""
+
+    def recv_into(self, buffer: bytearray, /) -> int:
+        """Bytes read. Raises BlockingIOError when there is nothing."""
+
+    def send(self, data: bytes, /) -> int:
+        """Bytes sent."""
+
+    def fileno(self) -> int:
+        """For epoll."""
+
+    def close(self) -> None:
+        """Give the queues back."""
+
 
 Show = Callable[[int, bytes, Offload], Answer]
 """(queue, packet, what the kernel has not done yet) -> answer."""
@@ -148,62 +165,70 @@ def changed_verdict(queue: int, number: int, mark: int, packet: bytes) -> bytes:
     return b"".join((head, packet, b"\0\0\0"[:padding]))
 
 
+def open_queues(queues: Sequence[int], *, gso: bool) -> socket.socket:
+    """A socket that owns the queues. gso: superpackets are shown whole instead of in segments. Raises QueueError, OSError."""
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    try:
+        link.bind((0, 0))
+        _grow_buffers(link)
+        for queue in queues:
+            _configure(link, queue, gso)
+    except OSError:
+        link.close()
+        raise
+    link.setblocking(False)
+    return link
+
+
+def _grow_buffers(link: socket.socket) -> None:
+    for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            link.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
+        except PermissionError:
+            # In a user namespace: what the host allows to everybody.
+            link.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+
+
+def _configure(link: socket.socket, queue: int, gso: bool) -> None:
+    # Neither may be left to a former owner's setting; flags and mask belong into one message.
+    flags = ((_CFG_MASK, _NUMBER.pack(_F_FAIL_OPEN | _F_GSO)), (_CFG_FLAGS, _NUMBER.pack(_F_GSO if gso else 0)))
+    steps = (
+        ((_CFG_CMD, struct.pack("!BBH", _CMD_BIND, 0, 0)),),
+        ((_CFG_PARAMS, struct.pack("!IB", _COPY_RANGE, _COPY_PACKET)),),
+        ((_CFG_MAXLEN, _NUMBER.pack(QUEUE_PACKETS)),),
+        flags,
+    )
+    for step in steps:
+        link.send(_configuration(queue, *step))
+        code = _acknowledgement(link)
+        if code:
+            reason = "another program has it" if code in (errno.EBUSY, errno.EPERM) else os.strerror(code)
+            raise QueueError(code, f"NFQUEUE {queue}: {reason}")
+
+
+def _acknowledgement(link: socket.socket) -> int:
+    """The errno of the next acknowledgement. A queue that rules lead to already gives packets meanwhile: they are lost."""
+    buffer = bytearray(_RECEIVE_BYTES)
+    while True:
+        answer = parse(buffer, link.recv_into(buffer))
+        if isinstance(answer, int):
+            return answer
+        if answer is not None:
+            link.send(plain_verdict(answer.queue, answer.number, _NF_DROP))
+
+
 class NfQueue:
-    """The queues of this program.
+    """Packets and verdicts on a socket of `open_queues`.
 
     own_mark and release_mark are bits: rewritten packets leave with the first, released ones with the second; other bits of a
-    packet's mark stay. gso: superpackets are shown whole instead of in segments.
+    packet's mark stay.
     """
 
-    def __init__(self, queues: Sequence[int], *, own_mark: int, release_mark: int, gso: bool) -> None:
+    def __init__(self, link: Link, *, own_mark: int, release_mark: int) -> None:
         self.counters = Counters()
         self._own_mark, self._release_mark = own_mark, release_mark
-        self._queues = tuple(queues)
         self._buffer = bytearray(_RECEIVE_BYTES)
-        flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, flags, NETLINK_NETFILTER)
-        try:
-            self._socket.bind((0, 0))
-            self._grow_buffers()
-            for queue in self._queues:
-                self._configure(queue, gso)
-        except OSError:
-            self._socket.close()
-            raise
-        self._socket.setblocking(False)
-
-    def _grow_buffers(self) -> None:
-        for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
-            except PermissionError:
-                # In a user namespace: what the host allows to everybody.
-                self._socket.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
-
-    def _configure(self, queue: int, gso: bool) -> None:
-        # Neither may be left to a former owner's setting; flags and mask belong into one message.
-        flags = ((_CFG_MASK, _NUMBER.pack(_F_FAIL_OPEN | _F_GSO)), (_CFG_FLAGS, _NUMBER.pack(_F_GSO if gso else 0)))
-        steps = (
-            ((_CFG_CMD, struct.pack("!BBH", _CMD_BIND, 0, 0)),),
-            ((_CFG_PARAMS, struct.pack("!IB", _COPY_RANGE, _COPY_PACKET)),),
-            ((_CFG_MAXLEN, _NUMBER.pack(QUEUE_PACKETS)),),
-            flags,
-        )
-        for step in steps:
-            self._socket.send(_configuration(queue, *step))
-            code = self._acknowledgement()
-            if code:
-                reason = "another program has it" if code in (errno.EBUSY, errno.EPERM) else os.strerror(code)
-                raise QueueError(code, f"NFQUEUE {queue}: {reason}")
-
-    def _acknowledgement(self) -> int:
-        """The errno of the next acknowledgement. A queue that rules lead to already gives packets meanwhile: they are lost."""
-        while True:
-            answer = parse(self._buffer, self._socket.recv_into(self._buffer))
-            if isinstance(answer, int):
-                return answer
-            if answer is not None:
-                self._socket.send(plain_verdict(answer.queue, answer.number, _NF_DROP))
+        self._socket = link
 
     def fileno(self) -> int:
         """For epoll."""

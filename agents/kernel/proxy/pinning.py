@@ -64,12 +64,12 @@ class Pins:
             self._held.add(address)
             self._log.write("pinned", address=text(address))
 
-    def update(self, usable: Collection[bytes], in_use: Collection[bytes] | None) -> None:
-        """The state of the interfaces: `usable` addresses need no detour; those not `in_use` are let go (None: all are)."""
+    def update(self, usable: Collection[bytes], in_use: Collection[bytes]) -> None:
+        """The state of the interfaces: `usable` addresses need no detour; those not `in_use` are let go."""
         for address in sorted(self._held):
             if address in usable:
                 self._detour(address, on=False)
-            elif in_use is None or address in in_use:
+            elif address in in_use:
                 self._detour(address, on=True)
             else:
                 self._release(address)
