@@ -68,7 +68,9 @@ def calibrate(
         _write_page(markdown, "")  # an unwritable page is better known before the measurement
     asked = {"sweep": sweep, "loss": loss, "jitter": jitter, "order": order, "change": change}
     kinds = [kind for kind, on in asked.items() if on or everything]
-    items = plan(list(presets) or ([] if kinds and not everything else list(PRESETS)), kinds, in_guest=guest is not None)
+    items = plan(
+        list(dict.fromkeys(presets)) or ([] if kinds and not everything else list(PRESETS)), kinds, in_guest=guest is not None
+    )
     effort = effort_name(quick=quick, in_guest=guest is not None)
     if guest is None:
         document = _here(items, effort, backend, quiet=as_json)

@@ -361,7 +361,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_natively_links_choose_their_backend(machine: Machine) -> None:
-    done = invoke("wlan", "lte", "--quick")
+    done = invoke("wlan", "lte", "wlan", "--quick")
     assert machine.asked == [(["preset:wlan", "preset:lte"], "quick", None)]
     assert done.return_value == 0
     assert "all 2 targets met" in done.output
