@@ -20,6 +20,7 @@ Start here:
   roamlab run demo               TCP beside MPTCP when the WLAN is lost (2 minutes)
   roamlab run outage --scenario blackhole --mechanism mptcp --repeat 5
   roamlab shell mobile           look around in the network yourself
+  roamlab ctl                    the agents of what is running, and commands to them
   roamlab analyse trace.pcapng   connections, subflows and gaps in any capture
 
 Nothing touches the host's network: every run lives in namespaces of its own and
@@ -28,7 +29,7 @@ allows user namespaces. End a long run with Ctrl-C; what was finished stays."""
 
 
 COMMANDS = {
-    "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell",
+    "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell", "ctl": "ctl:ctl",
     "repeatability": "repeatability:repeatability", "guest": "guest:guest",
     "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "clean": "clean:clean",
 }  # fmt: skip
