@@ -17,6 +17,7 @@ from agents.core.proxy.config import LocalAddress, ProxyConfig
 from agents.core.proxy.proxy import Proxy
 from tests.proxy.capture import Capture
 from tests.proxy.harness import Party, ProxiedHost, Result, Simulation, Talk, report, trace
+from tests.proxy.middleboxes import Coalescer, Firewall, Nat, SequenceRewriter, Splitter
 from tests.proxy.mptcp_keys import key_with_dsn
 from tests.proxy.mptcp_model import MptcpConfig, MptcpHost
 from tests.proxy.network import Clock, Link, Network, Path
@@ -97,6 +98,11 @@ class Run:
         counters = self.network.counters
         if counters["lost"] + counters["cut"] + counters["queue full"] >= 3:  # enough to try a SYN without the option
             result.violations = [v for v in result.violations if "fallback: no MP_CAPABLE in the handshake" not in v]
+        for path in self.paths:
+            for box in path.boxes:
+                if isinstance(box, Firewall):
+                    texts = [text for text in box.invalid if "too old" not in text and "no flow" not in text]
+                    result.violations += [f"firewall: {text}" for text in texts]
         return result
 
 
@@ -115,6 +121,8 @@ class Plan:
     """How many commands; None: up to four."""
     cuts: bool = True
     six: bool = False
+    boxes: bool = True
+    """Middleboxes on some of the runs."""
     capture: bool = False
 
 
@@ -214,8 +222,34 @@ def prepare(plan: Plan) -> Run:
     simulation.attach(parties[0], near_addresses)
     simulation.attach(parties[1], far_addresses)
     run = Run(simulation, network, paths, near, far, near_addresses, far_addresses, capture, inner)
+    if plan.boxes:
+        _boxes(plan, run, client)
     _script(plan, r, run)
     return run
+
+
+def _boxes(plan: Plan, run: Run, client: bool) -> None:
+    """Middleboxes on a third of the runs."""
+    r = random.Random(f"boxes {plan.seed}")
+    if r.random() > 0.35:
+        return
+    for number, path in enumerate(run.paths):
+        kind = r.choice(["split", "split", "merge", "both", "nat", "rewrite", "firewall", None])
+        splitter = Splitter(r, r.choice([0.05, 0.3]), r.choice(["first", "last", "both"]))
+        if kind in ("split", "both"):
+            path.boxes.append(splitter)
+        if kind in ("merge", "both"):
+            path.boxes.append(Coalescer(size=850))
+        if kind == "nat" and client:
+            inner = run.near_addresses[number]
+            outer = bytes((192, 0, 2, number)) if len(inner) == 4 else inner[:15] + b"\x99"
+            path.boxes.append(Nat(inner, outer))
+            run.network.route(outer, path)
+        if kind == "rewrite":
+            path.boxes.append(SequenceRewriter(r.getrandbits(32)))
+        if kind == "firewall":
+            path.boxes.append(Firewall())
+        run.script.append(f"path {number}: {', '.join(type(b).__name__ for b in path.boxes) or 'no middlebox'}")
 
 
 def _script(plan: Plan, r: random.Random, run: Run) -> None:
@@ -230,7 +264,7 @@ def _script(plan: Plan, r: random.Random, run: Run) -> None:
         path = r.choice(run.paths[:2])
         begin = times[0] + 0.2 + r.random()
         run.later(begin, lambda: path.set_up(False))
-        run.later(begin + r.choice([0.3, 2.0, 8.0]), lambda: path.set_up(True))
+        run.later(begin + r.choice([0.3, 1.0, 3.0]), lambda: path.set_up(True))
     if r.random() < 0.1:
         socket = r.choice([run.simulation.near.socket, run.simulation.far.socket])
         begin = r.random()
@@ -264,6 +298,7 @@ def main() -> int:
     parser.add_argument("--lossless", action="store_true")
     parser.add_argument("--commands", type=int)
     parser.add_argument("--no-cuts", action="store_true")
+    parser.add_argument("--no-boxes", action="store_true")
     parser.add_argument("--size", type=int, default=200_000)
     parser.add_argument("--trace", type=FilePath, help="write STEM.outer.pcap, STEM.inner.pcap and the texts of both (count 1)")
     choice = parser.parse_args()
@@ -271,7 +306,7 @@ def main() -> int:
     def plan(seed: int) -> Plan:
         return Plan(
             seed, peer=choice.peer, lossless=choice.lossless, commands=choice.commands, cuts=not choice.no_cuts,
-            size=choice.size, capture=choice.trace is not None,
+            boxes=not choice.no_boxes, size=choice.size, capture=choice.trace is not None,
         )  # fmt: skip
 
     if choice.trace is not None:
