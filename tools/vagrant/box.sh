@@ -59,6 +59,7 @@ logged() {  # a step's output is shown only when it fails
 
 sources() {  # the checkout as Vagrant will copy it
   mkdir -p "$root/vagrant"
+  inputs="$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1)"  # what `make setup` depends on
   git -c safe.directory="$PWD" ls-files -co --exclude-standard -z | rsync -a --from0 --files-from=- --ignore-missing-args ./ "$root/vagrant/"
 }
 
@@ -130,6 +131,8 @@ say "the box"
 mkdir "$work/box"
 logged qemu-img convert -f raw -O qcow2 -c -o compression_type=zstd "$work/disk" "$work/box/box.img"
 rm "$work/disk"
-echo "{\"provider\": \"libvirt\", \"format\": \"qcow2\", \"virtual_size\": $((disk_mib / 1024))}" >"$work/box/metadata.json"
+cat >"$work/box/metadata.json" <<JSON
+{"provider": "libvirt", "format": "qcow2", "virtual_size": $((disk_mib / 1024)), "roamlab": "$inputs"}
+JSON
 echo 'Vagrant.configure("2") { |config| config.vm.provider(:libvirt) { |libvirt| libvirt.disk_bus = "virtio" } }' >"$work/box/Vagrantfile"
 tar -cf "$work/roamlab.box" -C "$work/box" ./metadata.json ./Vagrantfile ./box.img

@@ -8,6 +8,7 @@ box is built: the capsule has none, and so the machine has none.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -312,7 +313,9 @@ def left_behind(folder: Path, before: dict[str, set[str]]) -> list[str]:
 
 
 def build_box(folder: Path) -> None:
-    argv = ["setpriv", "--pdeathsig", "TERM", "--", str(Path(__file__).with_name("box.sh")), str(folder / "roamlab.box")]
+    """Out of the copy: the checkout may change meanwhile, and the box must fit it."""
+    script = folder / "project" / "tools" / "vagrant" / "box.sh"
+    argv = ["setpriv", "--pdeathsig", "TERM", "--", str(script), str(folder / "roamlab.box")]
     process = subprocess.Popen(argv, start_new_session=True)
     try:
         code = process.wait(BOX_TIMEOUT_S)
@@ -323,6 +326,14 @@ def build_box(folder: Path) -> None:
         process.wait()
     if code != 0:
         raise Trouble("the box was not built: see above")
+
+
+def check_box(box: Path) -> None:
+    """A box of another state of the checkout would need the network. Raises Trouble."""
+    text = run(["tar", "-xOf", str(box), "./metadata.json"])
+    state = b"".join((capsule.ROOT / name).read_bytes() for name in ("requirements.lock", "pyproject.toml"))
+    if json.loads(text).get("roamlab") != hashlib.sha256(state).hexdigest():
+        raise Trouble(f"{box}: built from another requirements.lock or pyproject.toml: make vagrant-box builds it again")
 
 
 def copy_project(project: Path) -> None:
@@ -393,12 +404,13 @@ def outside(options: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f"test.{os.getpid()}.", dir=BUILD))
     try:
         try:
+            copy_project(folder / "project")
             if options.box:
+                check_box(options.box)
                 (folder / "roamlab.box").symlink_to(options.box.resolve(strict=True))
             else:
                 with timed(folder, "box built"):
                     build_box(folder)
-            copy_project(folder / "project")
             in_capsule(folder)
         finally:
             print("\n".join(table(folder)))
