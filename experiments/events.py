@@ -170,6 +170,13 @@ def _prefer(context: Context, target: str, parameters: Mapping[str, Any]) -> str
     return f"{target} over {parameters['over']}"
 
 
+@_kind("break-before-make", "interface", to=REQUIRED)
+def _break_before_make(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
+    """The mechanism is told to give up this interface at once and to go on over another one; the network stays as it is."""
+    context.mechanism.break_before_make(context.bed, target, parameters["to"])
+    return f"from {target} to {parameters['to']}"
+
+
 # -- the network changes ----------------------------------------------------------------------------------------------
 
 

@@ -209,7 +209,9 @@ def grow(
     in the subflow, and how far that was complete then. `taken`: segments that count; `missed`: what counts beside them.
     """
     moments = _ready_times(time_ns, direction, flow_end, flow_reached)
-    rows = np.flatnonzero(taken & (moments >= 0))
+    # The data level acknowledged what its subflow never completed: a receiver that needs no order there, such as a proxy.
+    moments = np.where(taken & (moments < 0), time_ns, moments)
+    rows = np.flatnonzero(taken)
     arrived = Spans(moments[rows], stream[rows], begin[rows], end[rows])
     if missed is not None:
         arrived = _together(arrived, missed)

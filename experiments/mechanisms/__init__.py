@@ -3,9 +3,11 @@
 from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
 from experiments.mechanisms.mptcp import Mptcp, MptcpBackup
+from experiments.mechanisms.proxy import PROXY_MECHANISMS
 from experiments.mechanisms.tcp import Tcp
 
-REGISTRY: dict[str, type[Mechanism]] = {cls.name: cls for cls in (Tcp, Mptcp, MptcpBackup)}
+_ALL: tuple[type[Mechanism], ...] = (Tcp, Mptcp, MptcpBackup, *PROXY_MECHANISMS)
+REGISTRY: dict[str, type[Mechanism]] = {cls.name: cls for cls in _ALL}
 
 
 def make(name: str) -> Mechanism:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
+from experiments.errors import RoamlabError
+
 if TYPE_CHECKING:
     from experiments.testbed import Testbed
 
@@ -22,8 +24,8 @@ class Mechanism:
     def prepare(self, bed: "Testbed") -> None:
         """Set up every host before the workload starts; return when the mechanism is ready."""
 
-    def command(self, argv: list[str]) -> list[str]:
-        """The command line that runs an unmodified program under this mechanism."""
+    def command(self, argv: list[str], node_name: str) -> list[str]:
+        """The command line that runs an unmodified program on a node under this mechanism."""
         return argv
 
     def client_address(self, bed: "Testbed") -> str | None:
@@ -32,3 +34,7 @@ class Mechanism:
 
     def handover_begins(self, bed: "Testbed", old: str, new: str) -> None:
         """A planned handover from interface `old` to `new` begins: both work, `old` will go."""
+
+    def break_before_make(self, bed: "Testbed", old: str, new: str) -> None:
+        """Everything on interface `old` is given up at once and goes on over `new`. Raises RoamlabError if it cannot."""
+        raise RoamlabError(f"mechanism {self.name} has no command that gives up one path for another")

@@ -52,7 +52,7 @@ class Mptcp(Mechanism):
         addresses = {a for path in bed.paths for a in bed.addresses(bed.mn).get(path.interface, [])}
         return {a for a in addresses if (":" in a) == (bed.family == 6)} <= present
 
-    def command(self, argv: list[str]) -> list[str]:
+    def command(self, argv: list[str], node_name: str) -> list[str]:
         """mptcpize makes the program's TCP sockets MPTCP sockets."""
         return ["mptcpize", "run", *argv]
 

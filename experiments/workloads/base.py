@@ -9,12 +9,12 @@ from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
 from experiments.model import Scenario
 from experiments.model import Workload as WorkloadSpec
+from experiments.ports import PORT
 from experiments.processes import NodeProcess
 
 if TYPE_CHECKING:
     from experiments.testbed import Testbed
 
-PORT = 5001
 _START_TIMEOUT_S = 30.0
 
 
@@ -89,10 +89,11 @@ class Workload:
         """Start server and client; return when the connection is there: that is time 0 of the scenario."""
         out = bed.directory / "workload"
         address = bed.cn_address(scenario.family)
-        server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario)), "server", reports=True)
+        command = mechanism.command(self.server_command(out, address, scenario), bed.cn.name)
+        server = bed.spawn(bed.cn, command, "server", reports=True)
         server.expect("ready", _START_TIMEOUT_S)
         bind = mechanism.client_address(bed)
         command = self.client_command(out, address, bind, scenario, seed)
-        client = bed.spawn(bed.mn, mechanism.command(command), "client", reports=True)
+        client = bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), "client", reports=True)
         connected = client.expect("connected", _START_TIMEOUT_S)
         return RunningWorkload(bed, server, client, int(connected.get("mono_ns", now_ns())))

@@ -8,8 +8,9 @@ from experiments.clock import now_ns
 from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
 from experiments.model import Scenario
+from experiments.ports import PORT
 from experiments.processes import NodeProcess
-from experiments.workloads.base import PORT, RunningWorkload, Workload
+from experiments.workloads.base import RunningWorkload, Workload
 from topologies.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ class Iperf3(Workload):
         """Start both; time 0 is when the data connections are there."""
         out = bed.directory / "workload"
         address = bed.cn_address(scenario.family)
-        server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario)), "iperf3-server")
+        server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario), bed.cn.name), "iperf3-server")
         self._wait_for(server, "Server listening")
         command = self.client_command(out, address, mechanism.client_address(bed), scenario, seed)
-        client = bed.spawn(bed.mn, mechanism.command(command), "iperf3-client")
+        client = bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), "iperf3-client")
         wait_until(
             lambda: self._connections(bed, client) > int(self.values["streams"]), _START_TIMEOUT_S, "iperf3's connections"
         )

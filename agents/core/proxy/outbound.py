@@ -12,6 +12,7 @@ from agents.wire.checksum import ones_sum
 from agents.wire.tcp import ACK, FIN, PSH, RST, Segment
 
 _MAPPING_MAX = 0xFFFF
+_SILENT_ROUND_TRIPS = 3
 Place = tuple[Subflow, int, int, int]
 """Subflow, s, first t, t behind the last."""
 
@@ -178,9 +179,11 @@ def _notice_silence(connection: Connection, subflow: Subflow | None, now: float,
     """A retransmission or a probe on a subflow from which nothing comes, while another one works: its path is dead."""
     if subflow is None or not subflow.alive:
         return
+    if now - subflow.heard_s < max(connection.config.silence_s, _SILENT_ROUND_TRIPS * (subflow.round_trip_s or 0.0)):
+        return  # it is retransmitted because of what came, not because nothing comes
     subflow.silent_retransmissions += 1
     other = connection.usable(instead_of=subflow)
-    if subflow.silent_retransmissions > connection.config.silence_retransmissions and other is not None:
+    if subflow.silent_retransmissions >= connection.config.silence_retransmissions and other is not None:
         closing.break_subflow(connection, subflow, "silent", now, actions)
 
 

@@ -1,0 +1,3 @@
+"""Where the workloads' servers listen: agents that select connections must know it."""
+
+PORT = 5001
