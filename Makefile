@@ -41,6 +41,9 @@ repeatability: setup-test ## spread of repeated runs, natively and in the guest,
 bench-analysis: setup-test ## the capture reader beside tshark, dpkt and scapy (20 minutes); MARKDOWN=FILE writes a page
 	@.venv/bin/python -m tests.bench.analysis $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
+bench-proxy: setup-test ## what the lightweight proxy costs, beside the queue alone and a relay (10 minutes); MARKDOWN=FILE
+	@.venv/bin/python -m tests.bench.proxy $(if $(MARKDOWN),--markdown $(MARKDOWN))
+
 test: lint unit smoke ## everything that CI runs
 
 lint: setup-test ## ruff (rules between the packages included) and mypy

@@ -81,7 +81,10 @@ class Problems:
 
 
 def with_checksum(packet: bytes) -> bytes:
-    """The packet with its TCP checksum computed: a superpacket that arrives is not cut again, so nobody else does it."""
+    """The packet with its TCP checksum computed.
+
+    For packets that arrive without one, whole or as superpackets: they come from this machine, and nobody will do it later.
+    """
     version = packet[0] >> 4
     at, ends = ((packet[0] & 15) * 4, slice(12, 20)) if version == 4 else (40, slice(8, 40))
     head = packet[at : at + 16] + b"\0\0"
@@ -178,10 +181,9 @@ class ProxyAgent:
                 if isinstance(answer, bytes):
                     self._hold(packet)
                 return answer
-            answer = self.core.inbound(packet, self._now(), self._actions, offload)
-            if offload is Offload.SUPERPACKET and isinstance(answer, bytes):
-                return with_checksum(answer)
-            return answer
+            if offload is not Offload.NONE:
+                packet, offload = with_checksum(packet), Offload.NONE
+            return self.core.inbound(packet, self._now(), self._actions, offload)
         except Exception as error:
             self.problems.note("defect", self._now(), what=repr(error)[:300], packet=packet[:80].hex())
             return Verdict.DROP

@@ -246,6 +246,7 @@ class NfQueue:
         """
         verdicts: list[bytes] = []
         buffer, receive, counters, own_mark = self._buffer, self._socket.recv_into, self.counters, self._own_mark
+        view = memoryview(buffer)  # its parts are copied once; those of a bytearray twice
         count = 0
         while count < BATCH_PACKETS:
             try:
@@ -259,7 +260,7 @@ class NfQueue:
                 count += 1
                 continue
             count += 1
-            shown = parse(buffer, length)
+            shown = parse(view, length)
             if not isinstance(shown, Shown):
                 self._note(shown)
                 continue
