@@ -243,6 +243,7 @@ class Subflow:
         connection = self.connection
         if connection.plain:
             if segment.dss is not None and not segment.dss.length and segment.dss.dsn is not None:
+                self._mapped(segment.dss, now)
                 return True
             if (segment.dss is not None or segment.mptcp) and not connection.fell_back_at:
                 connection.counters["options after fallback"] += 1

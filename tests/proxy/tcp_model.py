@@ -441,7 +441,7 @@ class Endpoint:
         """The options of the peer's SYN."""
         config = self.config
         self.irs = segment.seq
-        self.receiver.next = 1
+        self.receiver.next = self._last_ack_sent = 1
         self.sack = config.sack and segment.sack_permitted
         self.timestamps = config.timestamps and segment.timestamp is not None
         if segment.timestamp is not None:

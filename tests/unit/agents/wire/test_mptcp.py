@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from agents.wire import mptcp, tcp
 from agents.wire.errors import WireError
 from agents.wire.mptcp import (
-    AddAddr, Capable, Dss, Fail, Fastclose, JoinAck, JoinSyn, JoinSynAck, Option, Prio, RemoveAddr, TcpRst,
+    AddAddr,
+    Capable,
+    Dss,
+    Fail,
+    Fastclose,
+    JoinAck,
+    JoinSyn,
+    JoinSynAck,
+    Option,
+    Prio,
+    RemoveAddr,
+    TcpRst,
 )  # fmt: skip
 from tests.unit.agents.wire.captured import captures, ip_packets, is_tcp
 

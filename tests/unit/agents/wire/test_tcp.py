@@ -1,5 +1,6 @@
 """TCP segments in packets: against scapy, against the kernel's captures, truncated, mutated, and by hand."""
 
+import contextlib
 import random
 
 import pytest
@@ -60,12 +61,12 @@ def _text6(address: bytes) -> str:
 
 numbers = st.integers(0, 2**32 - 1)
 ports = st.integers(0, 65535)
+flag_sets = st.sampled_from([ACK, ACK | PSH, ACK | FIN])
 blocks = st.lists(st.tuples(numbers, numbers), max_size=2)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.booleans(), ports, ports, numbers, numbers, st.sampled_from([ACK, ACK | PSH, ACK | FIN]), ports, numbers, numbers, blocks,
-       st.binary(max_size=1500))  # fmt: skip
+@given(st.booleans(), ports, ports, numbers, numbers, flag_sets, ports, numbers, numbers, blocks, st.binary(max_size=1500))
 def test_built_as_scapy_builds(
     six: bool, sport: int, dport: int, seq: int, ack: int, flags: int, window: int, value: int, echo: int,
     sack: list[tuple[int, int]], payload: bytes,
@@ -226,10 +227,8 @@ def test_numbers_of_any_size() -> None:
 @given(st.binary(max_size=150))
 def test_noise(data: bytes) -> None:
     for packet in (data, b"\x45" + data[1:], b"\x60" + data[1:]):
-        try:
+        with contextlib.suppress(WireError):
             _everything(tcp.parse(packet))
-        except WireError:
-            pass
 
 
 def test_mutated_packets() -> None:
@@ -241,10 +240,8 @@ def test_mutated_packets() -> None:
             packet = bytearray(good[: r.randrange(1, len(good) + 1)] if r.random() < 0.2 else good)
             for _ in range(r.randrange(1, 5)):
                 packet[r.randrange(len(packet))] = r.choice((0, 1, 2, 255, r.getrandbits(8)))
-            try:
+            with contextlib.suppress(WireError):
                 _everything(tcp.parse(bytes(packet)))
-            except WireError:
-                pass
 
 
 def _everything(segment: Segment) -> None:
@@ -252,10 +249,8 @@ def _everything(segment: Segment) -> None:
     assert 0 <= segment.payload_sum() < MODULUS
     assert segment.payload_length == len(segment.payload) >= 0
     for option in segment.mptcp:
-        try:
+        with contextlib.suppress(WireError):
             mptcp.decode(option)
-        except WireError:
-            pass
 
 
 def test_the_kernels_packets() -> None:
