@@ -106,8 +106,16 @@ def check_life() -> None:
         rules = mine.rules()
         mine.end(signal.SIGKILL)
         assert mine.rules() == rules
+        count = ["OUTPUT", "-p", "tcp", "--dport", str(PORT), "!", "--syn"]
+        net["mn"].run(["iptables", "-I", *count])
+        old = next(line for line, home in zip(lines, homes, strict=True) if "." in home)
+        old.client.kill()  # so that its TCP has something to say
+        lines.remove(old)
         for line in lines:
             frozen(line)
+        assert net["mn"].run(["iptables", "-vnxL", "OUTPUT"]).splitlines()[2].split()[0] == "0", "untranslated segments left"
+        net["mn"].run(["iptables", "-D", *count])
+        old.close()
         assert echo(net, PLAIN_PORT, targets["ipv4"]) == "hello"
 
         # A new agent takes the rules and addresses over.
@@ -123,6 +131,24 @@ def check_life() -> None:
         assert "10." not in net["mn"].run(["ip", "addr", "show", "dev", "lo"])
         assert "2001:" not in net["mn"].run(["ip", "addr", "show", "dev", "lo"])
         assert "8684" not in net["mn"].run(["ip", "rule"]) + net["mn"].run(["ip", "-6", "rule"])
+        check_release(net, mine, targets)
+
+
+def check_release(net: Any, agent: Agent, targets: dict[str, str]) -> None:
+    """The proxy itself, and a server that speaks plain TCP: the connection is let alone after its handshake."""
+    agent.control.unlink(missing_ok=True)
+    process = net["mn"].spawn_agent("proxy", agent.file)
+    wait_until(agent.control.exists, 10.0, "the control socket")
+    for target in targets.values():
+        before = agent.ask("status")["proxy"]["counters"]
+        assert echo(net, PLAIN_PORT, target) == "hello"
+        after = agent.ask("status")["proxy"]["counters"]
+        # Strays belong to connections of the agents before.
+        shown = {way: after[way] - before[way] for way in ("outbound", "inbound", "stray")}
+        assert shown["outbound"] + shown["inbound"] - shown["stray"] == 2, f"more than SYN and SYN/ACK: {shown}"
+    process.terminate()
+    assert process.wait(10) == 0
+    assert agent.rules() == []
 
 
 ECHO = """
