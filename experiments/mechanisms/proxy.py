@@ -71,21 +71,21 @@ class ProxyProxy(Mechanism):
 
 
 class ProxyProxySingle(ProxyProxy):
-    """One subflow until a command asks for another: break before make, as in the paper's section 5.4."""
+    """One subflow until a command asks for another: break before make by the paper's own rules (section 5.4)."""
 
     name: ClassVar[str] = "proxy-proxy-single"
     label: ClassVar[str] = "proxy ↔ proxy, one subflow"
     summary: ClassVar[str] = "as proxy-proxy, but a second subflow is only joined on command"
-    settings: ClassVar[Mapping[str, Any]] = {"policy": "manual"}
-    cn_settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, Any]] = {"policy": "manual", "reserve_lost": False}
+    cn_settings: ClassVar[Mapping[str, Any]] = {"reserve_lost": False}
 
 
 class ProxyProxySingleNudge(ProxyProxySingle):
-    """The same, and the sender's TCP is made to retransmit at once."""
+    """The same with what goes beyond the paper: monotonous mappings after a break, and retransmission at once."""
 
     name: ClassVar[str] = "proxy-proxy-single-nudge"
     label: ClassVar[str] = "proxy ↔ proxy, one subflow, nudged"
-    summary: ClassVar[str] = "as proxy-proxy-single; after a break the sender's TCP is made to retransmit at once"
+    summary: ClassVar[str] = "as proxy-proxy-single; after a break the sender's TCP retransmits at once, in order"
     settings: ClassVar[Mapping[str, Any]] = {"policy": "manual", "nudge": True}
     cn_settings: ClassVar[Mapping[str, Any]] = {"nudge": True}
 

@@ -76,18 +76,27 @@ def break_subflow(
     if reason is not None and subflow.state is not SubflowState.JOIN_SENT:
         actions.append(Send(packets.reset(connection, subflow, mptcp.TcpRst(reason))))
     connection.timers_changed = True
+    opening = subflow.state in (SubflowState.JOIN_SENT, SubflowState.JOIN_CONFIRMING)
     connection.remove(subflow)
     if not connection.subflows:
-        connection.broken_s = now
-    nudge_if_open(connection, actions)
+        connection.broken_s = connection.broken_s or now
+        if opening and subflow.takes_over:
+            connection.rejoin = (subflow.local, subflow.withdraws, now + connection.config.rejoin_s)
+    resume(connection, actions)
     following = connection.active.number if connection.active is not None else None
     actions.append(Log("subflow-dead", {"connection": connection.number, "subflow": subflow.number, "why": why,
                                         "active": following}))  # fmt: skip
+    if connection.promised_by is subflow and connection.dan < connection.promised:
+        abort(connection, "data that this host has forgotten went down with a subflow", actions)
 
 
-def nudge_if_open(connection: Connection, actions: list[Action]) -> None:
-    """What went down with a subflow need not wait for a time-out of this host's TCP."""
-    if connection.active is not None and packets.can_nudge(connection):
+def resume(connection: Connection, actions: list[Action]) -> None:
+    """What went down with a subflow goes on over the active one."""
+    if connection.active is None:
+        return
+    if connection.config.reserve_lost and not connection.sack:
+        connection.reserve_lost(connection.active)
+    if packets.can_nudge(connection):
         actions += [Deliver(packets.nudge(connection)), Log("nudge", {"connection": connection.number})]
 
 

@@ -93,6 +93,7 @@ def hand_over_to_address(
     pending = next((s for s in connection.subflows if s.local == local), None)
     subflow = pending or add_subflow(connection, local, now, random, actions)
     subflow.takes_over = True
+    connection.rejoin = None
     if break_first:
         subflow.withdraws = tuple(sorted({s.local_id for s in old} - {subflow.local_id}))
         for other in old:

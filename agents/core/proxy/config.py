@@ -37,6 +37,8 @@ class ProxyConfig:
     """Send ADD_ADDR for further addresses instead of joining (for a server)."""
     nudge: bool = False
     """After a break make the sender of this host retransmit at once what went down with a subflow."""
+    reserve_lost: bool = True
+    """After a break, and without SACK, reserve space in order for all that went down: else the mapping is not monotonous."""
     subflows_max: int = 8
     """Of a connection."""
     connections_max: int = 10_000
@@ -48,6 +50,8 @@ class ProxyConfig:
     join_rto_s: float = 0.5
     """First wait for an answer to an MP_JOIN; doubles."""
     join_tries: int = 5
+    rejoin_s: float = 2.0
+    """When nothing is left, a join that failed is tried again after so long, until `break_limit_s` is over."""
     signal_tries: int = 4
     """How often an ADD_ADDR without echo and a FIN without ACK are sent."""
     silence_retransmissions: int = 2

@@ -90,6 +90,10 @@ class Connection:
     """The SACK blocks that it was given last."""
     dan: int = 1
     """The peer's data ACK."""
+    promised: int = 1
+    """What this host's TCP may forget because a subflow's SACK blocks show that the peer holds it; see `promise`."""
+    promised_by: Subflow | None = None
+    """That subflow."""
     window_edge: int = 0
     """The largest t that the peer's windows allow, as its data ACKs and windows say."""
     window: int = 0
@@ -116,6 +120,8 @@ class Connection:
     """A TSval of the initial subflow, and when it came."""
     active_s: float = 0.0
     """When the last packet passed."""
+    rejoin: tuple[bytes, tuple[int, ...], float] | None = None
+    """A join that was to take over failed and nothing else is left: its address, the ids to withdraw, when to try again."""
     broken_s: float | None = None
     """Since when there is no subflow."""
     announcements: dict[int, tuple[bytes, int, float]] = field(default_factory=dict)
@@ -231,6 +237,19 @@ class Connection:
         self.send_max = end
         return s
 
+    def reserve_lost(self, active: Subflow) -> None:
+        """Give everything that went down with other subflows its place on the active one, in order.
+
+        For a host without SACK: in the order in which it retransmits, the mapping would not be monotonous, and its ACK could
+        not move before the last gap is closed (paper section 5.4). It has to send again what has arrived by the old way.
+        """
+        for piece in self.send.pieces(self.tan, self.send_max):
+            if piece.owner is not None and not piece.owner.alive:
+                s = active.send_next
+                active.send_next += piece.end - piece.start
+                active.sent.append(s, active.send_next, piece.start - s, None)
+                self.send.replace(piece.start, piece.end, s - piece.start, active)
+
     # -- the peer's acknowledgements for this host's TCP ---------------------------------------------------------------
 
     @property
@@ -249,24 +268,57 @@ class Connection:
         return True
 
     def project_tan(self) -> tuple[int, list[Interval]]:
-        """TAN and SACK blocks for this host's TCP, from the data ACK and from the ACKs of all subflows."""
-        tan = max(self.tan, self.dan)
+        """TAN and SACK blocks for this host's TCP, from the data ACK and from the ACKs of all subflows.
+
+        The TAN passes nothing that a living subflow still owes: if the data has come by another way, its place on the subflow
+        must be filled all the same, and only this host's TCP can do it.
+        """
         if self.config.ack_translation is AckTranslation.AGGRESSIVE:
-            return max([tan, *(self._looked_up(s) for s in self.subflows)]), []
+            return max([self.tan, self.dan, *(self._looked_up(s) for s in self.subflows)]), []
         single = self.fallback or self.on_one_subflow
         if len(self.subflows) == 1 and not self.subflows[0].send_sacked and single:
-            return self._fin_included(advance(tan, self.subflows[0].delivered())[0]), []
+            return self._bounded(advance(self.tan, self.subflows[0].delivered())[0]), []
+        tan = self.tan
+        if single:
+            cumulative = [block for subflow in self.subflows for block in subflow.delivered(selective=False)]
+            tan = advance(tan, sorted(cumulative))[0]
+        tan = self._bounded(max(tan, self.promised))
+        if self.config.ack_translation is AckTranslation.CONSERVATIVE:
+            return tan, []
         known = IntervalSet()
         for subflow in self.subflows:
             for left, right in subflow.delivered():
                 known.add(left, right)
-        reached, above = advance(tan, list(known))
-        if single:
-            tan = self._fin_included(reached)
-        elif reached > tan:  # not acknowledged at data level: neither an ACK nor a block that follows it at once
-            above = [block for block in above if block[0] > reached]
-        conservative = self.config.ack_translation is AckTranslation.CONSERVATIVE
-        return tan, [] if conservative else above
+        # A block that begins at the TAN would say that the first missing byte is there.
+        return tan, [block for block in known if block[0] > tan]
+
+    def promise(self, start: int, end: int) -> bool:
+        """This host's TCP repeats [start, end) though the peer has it: does it wait for an ACK that cannot come?
+
+        After a break the order on the subflow is not that of the data. The data that the host repeats may be behind a gap of the
+        subflow that only later data can close, and the host does not send that before its ACK moves. So the ACK moves as far
+        as SACK blocks show that the peer holds everything. Should the subflow end before its data ACK comes, the connection is
+        lost.
+        """
+        at = self.send.index(start)
+        if start > self.tan or at < 0:
+            return False
+        subflow = self.send.owners[at]
+        if not subflow.alive:
+            return False
+        reached = advance(self.tan, subflow.delivered())[0]
+        if reached < end:
+            return False
+        self.promised, self.promised_by = reached, subflow
+        return True
+
+    def _bounded(self, tan: int) -> int:
+        """`tan` or the data ACK, but nothing that is still owed; a TCP FIN, after fallback, is the s behind the data."""
+        tan = max(tan, self.dan)
+        owed = [lowest for subflow in self.subflows if (lowest := subflow.owed()) is not None]
+        if owed:
+            return max(self.tan, min(tan, *owed))
+        return self._fin_included(tan)
 
     def _fin_included(self, tan: int) -> int:
         """A TCP FIN, after fallback, is acknowledged with the s behind the data."""
@@ -302,6 +354,8 @@ class Connection:
         deadlines += [deadline for _option, _tries, deadline in self.announcements.values()]
         if self.broken_s is not None:
             deadlines.append(self.broken_s + config.break_limit_s)
+        if self.rejoin is not None:
+            deadlines.append(self.rejoin[2])
         deadlines.append(self.active_s + (config.time_wait_s if self.state is State.TIME_WAIT else config.idle_s))
         return min(deadlines)
 

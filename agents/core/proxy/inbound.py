@@ -255,7 +255,7 @@ def _take_ack(connection: Connection, subflow: Subflow, segment: Segment) -> Non
     subflow.take_ack(san, blocks)
     if connection.fallback:
         connection.dan = max(connection.dan, connection.project_tan()[0])
-    if segment.dss is None:  # the third ACK, or no data level
+    if connection.fallback or (segment.dss is None and connection.dan == 1):  # a window belongs to a data ACK
         connection.window_edge = max(connection.window_edge, connection.dan + (segment.window << subflow.window_scale))
 
 
@@ -332,7 +332,7 @@ def _payload(
             _acknowledge_known(connection, subflow, actions)
             continue
         if again:
-            subflow.answer_due = True
+            subflow.answer_due = subflow.repeated = True
         connection.receive_max = max(connection.receive_max, last)
         whole = len(pieces) == 1 and low == s
         payload = segment.payload[piece.start - s : piece.end - s]

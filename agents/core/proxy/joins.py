@@ -18,6 +18,8 @@ _OPEN = (
     State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK,
 )  # fmt: skip
 _IPV6_MORE = 20
+_TRIES_ALONE = 3
+"""Before a new join is begun, when nothing else is left: the peer may have forgotten the old one."""
 
 
 class JoinRefused(ValueError):
@@ -83,7 +85,7 @@ def send_syn(connection: Connection, subflow: Subflow, now: float, actions: list
 
 
 def _arm(connection: Connection, subflow: Subflow, now: float) -> None:
-    subflow.deadline = now + connection.config.join_rto_s * 2**subflow.tries
+    subflow.deadline = now + connection.config.join_rto_s * 2.0**subflow.tries
     subflow.tries += 1
     subflow.heard_s = subflow.heard_s or now
     connection.timers_changed = True
@@ -225,7 +227,7 @@ def opened(connection: Connection, subflow: Subflow, actions: list[Action]) -> N
     connection.broken_s = None
     if connection.active is None or subflow.takes_over:
         connection.active = subflow
-    closing.nudge_if_open(connection, actions)
+    closing.resume(connection, actions)
     actions.append(Log("joined", {"connection": connection.number, "subflow": subflow.number,
                                   "local": packets.text(subflow.local), "remote": packets.text(subflow.remote),
                                   "round_trip_s": subflow.round_trip_s}))  # fmt: skip
@@ -233,7 +235,8 @@ def opened(connection: Connection, subflow: Subflow, actions: list[Action]) -> N
 
 def time_passed(connection: Connection, subflow: Subflow, now: float, actions: list[Action]) -> None:
     """A handshake packet was not answered: again, or the subflow is given up."""
-    if subflow.tries >= connection.config.join_tries:
+    alone = not any(s.carries for s in connection.subflows if s is not subflow)
+    if subflow.tries >= (_TRIES_ALONE if alone else connection.config.join_tries):
         closing.break_subflow(connection, subflow, "no answer", now, actions, reason=None)
     elif subflow.state is SubflowState.JOIN_SENT:
         send_syn(connection, subflow, now, actions)

@@ -30,6 +30,9 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
     start = connection.unwrap_seq(segment.seq)
     end = start + segment.payload_length
     fin = bool(segment.flags & FIN)
+    if end > start and start <= connection.tan < end and connection.promise(connection.tan, end):
+        tan, blocks = connection.project_tan()
+        connection.give(tan, blocks, connection.window_for(tan))
     if end > start and end <= connection.tan and not fin:  # our ACK was lost on its way to it
         actions.append(Deliver(packets.ack_for_host(connection)))
         return Verdict.DROP
@@ -222,7 +225,10 @@ def _says_nothing_new(
         due = [subflow] if subflow is not None and subflow.carries else []
     out = []
     for subflow in due:
-        subflow.answer_due = False
+        if subflow.repeated and not connection.sack:
+            window = segment.window << (connection.offered.window_scale or 0)
+            subflow.acknowledge_held(connection.ack, connection.ack + window)
+        subflow.answer_due = subflow.repeated = False
         extra = b"" if connection.confirmed else _third_ack(connection)
         out.append((subflow, packets.pure_ack(connection, subflow, subflow.sack_sent, extra)))
     return out

@@ -172,9 +172,12 @@ def nudge(connection: Connection) -> bytes:
 
 
 def can_nudge(connection: Connection) -> bool:
-    """Is there something to retransmit, and room for smaller segments?"""
-    lost = any(not owner.alive for owner in connection.send.owners)
-    return connection.config.nudge and lost and connection.host_mtu - _NUDGE_BYTES >= _NUDGE_MIN[len(connection.local)]
+    """Is something unacknowledged, and is there room for smaller segments?"""
+    return (
+        connection.config.nudge
+        and connection.send_max > connection.tan
+        and connection.host_mtu - _NUDGE_BYTES >= _NUDGE_MIN[len(connection.local)]
+    )
 
 
 def reset_local(connection: Connection) -> bytes:

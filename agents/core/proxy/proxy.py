@@ -333,7 +333,21 @@ class Proxy:
         for subflow in list(connection.subflows):
             if subflow.deadline is not None and subflow.deadline <= now:
                 self._subflow_time_passed(connection, subflow, now, actions)
+        if connection.rejoin is not None and connection.rejoin[2] <= now:
+            self._rejoin(connection, now, actions)
         signalling.repeat_announcements(connection, now, actions)
+
+    def _rejoin(self, connection: Connection, now: float, actions: list[Action]) -> None:
+        assert connection.rejoin is not None
+        address, withdraws, _when = connection.rejoin
+        connection.rejoin = None
+        try:
+            subflow = commands.hand_over_to_address(connection, address, now, self._random, actions, break_first=True)
+        except CommandRefused as error:
+            actions.append(Log("not-joined", {"why": str(error)}))
+            return
+        subflow.withdraws = withdraws
+        self._index(connection, subflow)
 
     def _subflow_time_passed(self, connection: Connection, subflow: Subflow, now: float, actions: list[Action]) -> None:
         if subflow.state in _HANDSHAKE or subflow.state is SubflowState.JOIN_CONFIRMING:

@@ -70,6 +70,8 @@ class Subflow:
     """Added to the peer's timestamps on this subflow they fit those of the initial one."""
     answer_due: bool = False
     """A retransmission or a probe came: it deserves an ACK that says nothing new (paper section 3.4)."""
+    repeated: bool = False
+    """What had arrived before came again: the peer waits for its acknowledgement."""
     probe_sent: bool = False
     """This host's probe went out here: its answer is passed on even if it says nothing new."""
     unmapped: int = 0
@@ -156,9 +158,25 @@ class Subflow:
         """We sent this SAN and these blocks."""
         self.ack_sent = san
         self.sack_sent = blocks
-        self.answer_due = False
+        self.answer_due = self.repeated = False
         self.received.drop_below(san)
         self.seen.drop_below(san)
+
+    def acknowledge_held(self, tan: int, edge: int) -> None:
+        """Acknowledge here what the host holds above a gap of the data: t above `tan` and inside its window, up to `edge`.
+
+        A host without SACK says nothing of it. Its silence would make the peer repeat the same segment for ever, and never the
+        one that closes the gap. The data ACK stays where it is, so the peer keeps the data (RFC 8684 section 3.3.2).
+        """
+        if not self.seen.starts or self.seen.starts[0] > self.ack_sent:
+            return
+        san = self.ack_sent
+        for piece in self.received.pieces(san, self.seen.ends[0]):
+            if piece.shift is None or not tan < piece.start + piece.shift or piece.end + piece.shift > edge:
+                break
+            san = piece.end
+        if san > self.ack_sent:
+            self.acknowledged(san, [])
 
     @property
     def unacknowledged(self) -> bool:
@@ -184,19 +202,32 @@ class Subflow:
         """The mapping of several segments that covers `s`, if it was sent in one."""
         return next((entry for entry in self.bulk if entry[0] <= s < entry[1]), None)
 
-    def delivered(self) -> list[Interval]:
-        """What the peer has acknowledged on this subflow, in t: ascending, disjoint."""
+    def delivered(self, *, selective: bool = True) -> list[Interval]:
+        """What the peer has acknowledged on this subflow, in t: ascending, disjoint. Not `selective`: by its SAN alone."""
         sent = self.sent
         if not sent.starts:
             return []
-        if len(sent) == 1 and not self.send_sacked:
+        blocks = self.send_sacked if selective else []
+        if len(sent) == 1 and not blocks:
             end = min(self.send_acked, sent.ends[0])
             return [(sent.starts[0] + sent.shifts[0], end + sent.shifts[0])] if end > sent.starts[0] else []
         acknowledged = IntervalSet()
         acknowledged.add(sent.starts[0], self.send_acked)
-        for left, right in self.send_sacked:
+        for left, right in blocks:
             acknowledged.add(left, right)
         return project_forward(sent, intersection(acknowledged, [(sent.starts[0], sent.ends[-1])]))
+
+    def owed(self) -> int | None:
+        """The lowest t that was sent on this subflow and is not acknowledged there; None: all is."""
+        sent, lowest = self.sent, None
+        for start, end, shift, _owner in sent.entries():
+            s = max(start, self.send_acked)
+            for left, right in self.send_sacked:
+                if left <= s < right:
+                    s = right
+            if s < end and (lowest is None or s + shift < lowest):
+                lowest = s + shift
+        return lowest
 
     def forget_sent(self, tan: int) -> None:
         """Entries whose data is acknowledged at both levels are needed no more: all t below `tan`."""
