@@ -6,7 +6,7 @@ The core decides; this is what it decides on and with: packets from the queues, 
 import asyncio
 import os
 import signal
-import struct
+import traceback
 from typing import Any, Final, Protocol
 
 from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Send, Verdict
@@ -29,8 +29,9 @@ UNPIN_CHECK_S: Final = 10.0
 """How often connections on vanished addresses are looked for, while there are such addresses."""
 PROBLEM_INTERVAL_S: Final = 1.0
 """A problem of the same kind is logged so often at most; it is counted in any case."""
+TIMER_LEAST_S: Final = 0.001
+"""Between two looks at the core's timers: it may ask again at once, but packets wait as well."""
 _OUTBOUND, _INBOUND, _OUTBOUND_MIDDLE, _INBOUND_MIDDLE = range(QUEUES)
-_LENGTH = struct.Struct("!I")
 
 
 class Core(Protocol):
@@ -121,6 +122,7 @@ class ProxyAgent:
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises OSError when the kernel refuses to start."""
+        self._rules.check_alone()
         loop = asyncio.get_running_loop()
         self._now = loop.time  # type: ignore[method-assign]
         stop = asyncio.Event()
@@ -180,13 +182,22 @@ class ProxyAgent:
                 answer = self.core.outbound(packet, self._now(), self._actions, offload)
                 if isinstance(answer, bytes):
                     self._hold(packet)
-                return answer
-            if offload is not Offload.NONE:
-                packet, offload = with_checksum(packet), Offload.NONE
-            return self.core.inbound(packet, self._now(), self._actions, offload)
+            else:
+                if offload is not Offload.NONE:
+                    packet = with_checksum(packet)
+                answer = self.core.inbound(packet, self._now(), self._actions, Offload.NONE)
+            if self._actions:
+                self._write_logs()
         except Exception as error:
-            self.problems.note("defect", self._now(), what=repr(error)[:300], packet=packet[:80].hex())
+            self._defect(error, packet=packet[:80].hex())
             return Verdict.DROP
+        return answer
+
+    def _defect(self, error: Exception, **fields: Any) -> None:
+        """An error of ours; it is logged with its place, and the agent goes on."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno}"
+        self.problems.note("defect", self._now(), what=repr(error)[:300], where=where, **fields)
 
     def _hold(self, packet: bytes) -> None:
         source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
@@ -195,14 +206,22 @@ class ProxyAgent:
 
     def perform(self) -> None:
         """Carry out what the core wants done, in its order."""
-        for action in self._actions:
+        pending = self._actions[:]
+        self._actions.clear()
+        for action in pending:
             if type(action) is Send:
                 self.raw.send(action.packet)
             elif type(action) is Deliver:
                 self.raw.deliver(action.packet)
             elif type(action) is Log:
                 self.log.write(action.event, **action.fields)
-        self._actions.clear()
+
+    def _write_logs(self) -> None:
+        """Log lines need not keep their place among the packets: a batch goes on."""
+        for action in self._actions:
+            if type(action) is Log:
+                self.log.write(action.event, **action.fields)
+        self._actions[:] = [action for action in self._actions if type(action) is not Log]
 
     @property
     def actions(self) -> list[Action]:
@@ -213,6 +232,8 @@ class ProxyAgent:
     def plan(self) -> None:
         """Wake up at the core's next deadline. A timer that rings early costs less than moving it with every packet."""
         deadline = self.core.next_deadline()
+        if deadline is not None:
+            deadline = max(deadline, self._now() + TIMER_LEAST_S)
         if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
             return
         if self._timer is not None:
@@ -223,7 +244,10 @@ class ProxyAgent:
         self._timer = None
         deadline = self.core.next_deadline()
         if deadline is not None and deadline <= self._now():
-            self.core.handle_timer(self._now(), self._actions)
+            try:
+                self.core.handle_timer(self._now(), self._actions)
+            except Exception as error:
+                self._defect(error)
             self.perform()
         self.plan()
 
@@ -249,7 +273,10 @@ class ProxyAgent:
                 self.raw.forget(gone)
             self.addresses = addresses
             self.log.write("addresses", addresses=self._rows())
-            self.core.addresses_changed(addresses, self._now(), self._actions)
+            try:
+                self.core.addresses_changed(addresses, self._now(), self._actions)
+            except Exception as error:
+                self._defect(error)
             self.perform()
             self.plan()
 

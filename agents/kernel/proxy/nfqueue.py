@@ -103,6 +103,9 @@ class Counters:
 class QueueError(OSError):
     """The kernel refused a queue; one line with the reason."""
 
+    def __str__(self) -> str:
+        return self.strerror or ""
+
 
 def parse(buffer: bytes | bytearray | memoryview, length: int) -> Shown | int | None:
     """A packet, or the errno of a refused message (0: an acknowledgement); None when it is neither. Never raises."""
@@ -327,16 +330,29 @@ class NfQueue:
             self._send([plain_verdict(queue, number, _NF_DROP)])
 
 
-def kernel_counters(queues: Sequence[int], path: str = "/proc/self/net/netfilter/nfnetlink_queue") -> dict[str, int]:
-    """Packets of these queues that wait, and that the kernel dropped for a full queue or a full buffer."""
-    result = {"waiting": 0, "dropped_queue_full": 0, "dropped_buffer_full": 0}
+_STATE: Final = "/proc/self/net/netfilter/nfnetlink_queue"
+
+
+def _rows(path: str) -> list[list[int]]:
+    """number, port of the owner, waiting, copy mode, copy range, dropped by queue and by buffer, last packet, 1"""
     try:
         with open(path, encoding="ascii") as file:
             rows = [line.split() for line in file]
     except OSError:
-        return result
-    for row in rows:
-        if len(row) >= 7 and row[0].isdigit() and int(row[0]) in queues:
+        return []
+    return [[int(word) for word in row] for row in rows if len(row) >= 7 and all(word.isdigit() for word in row)]
+
+
+def owned_queues(path: str = _STATE) -> set[int]:
+    """Queues of this namespace that a program has."""
+    return {row[0] for row in _rows(path)}
+
+
+def kernel_counters(queues: Sequence[int], path: str = _STATE) -> dict[str, int]:
+    """Packets of these queues that wait, and that the kernel dropped for a full queue or a full buffer."""
+    result = {"waiting": 0, "dropped_queue_full": 0, "dropped_buffer_full": 0}
+    for row in _rows(path):
+        if row[0] in queues:
             for name, value in zip(result, (row[2], row[5], row[6]), strict=True):
-                result[name] += int(value)
+                result[name] += value
     return result

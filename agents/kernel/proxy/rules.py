@@ -19,8 +19,11 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
+
+from agents.kernel.proxy.nfqueue import owned_queues
 
 OWN_MARK: Final = 0x2000_0000
 """Bit of a packet's mark: the proxy has made or rewritten it. The same bit of a connection's mark: PROXIED."""
@@ -51,6 +54,9 @@ _NETFILTER = Path("/proc/sys/net/netfilter")
 
 class RulesError(OSError):
     """The rules could not be installed; one line with the reason and the remedy."""
+
+    def __str__(self) -> str:
+        return self.strerror or ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,12 @@ def removal_text(present: str) -> str:
     )
 
 
+def queues_of(present: str) -> set[int]:
+    """The queues that our chains lead to, given the output of `iptables -t mangle -S`."""
+    ours = [line.split() for line in present.splitlines() if line.startswith(f"-A {CHAIN_PREFIX}")]
+    return {int(after) for words in ours for word, after in pairwise(words) if word == "--queue-num" and after.isdigit()}
+
+
 def installation_text(rules: Sequence[str]) -> str:
     """What iptables-restore needs to install the rules where none of ours are."""
     jumps = [f"-A {hook} -p tcp -j {chain}" for chain, hook in _HOOKS.items()]
@@ -171,6 +183,14 @@ class Rules:
             except OSError as error:
                 raise RulesError(error.errno, f"net.netfilter.{name} = {value}: {error.strerror}") from None
             self._tracking.setdefault(name, before)
+
+    def check_alone(self) -> None:
+        """Raises RulesError while another agent is at work in this namespace: nothing of it may be touched."""
+        own = range(self._first_queue, self._first_queue + QUEUES)
+        present = queues_of(self._call(["iptables", "-w", "-t", "mangle", "-S"]))
+        others = present & owned_queues() - set(own)
+        if others:
+            raise RulesError(0, f"another proxy is at work here, with NFQUEUE {min(others)}: end it first")
 
     def remove(self) -> None:
         """Remove all rules of ours, also those of a former agent; parameters get their old values. Raises RulesError."""

@@ -213,3 +213,4 @@ def test_the_kernels_own_counters(tmp_path: object) -> None:
         file.write("   40  12345     3 2 65531     7     1        9  1\n   99  1     5 2 65531 5 5 5 1\nrubbish\n")
     assert kernel_counters(range(40, 44), path) == {"waiting": 3, "dropped_queue_full": 7, "dropped_buffer_full": 1}
     assert kernel_counters([1], f"{tmp_path}/none")["waiting"] == 0
+    assert nfqueue.owned_queues(path) == {40, 99}

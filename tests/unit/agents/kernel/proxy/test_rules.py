@@ -93,6 +93,22 @@ def test_installation_names_every_chain_before_it_is_used() -> None:
     assert first_jump == "-A OUTPUT -p tcp -j ROAMLAB-PROXY-OUT"
 
 
+def test_a_second_proxy_does_not_displace_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def call(_self: rules.Rules, words: list[str], text: str = "") -> str:
+        calls.append((words, text))
+        return "-N ROAMLAB-PROXY-OUT\n-A ROAMLAB-PROXY-OUT -j NFQUEUE --queue-num 40\n-A MINE -j NFQUEUE --queue-num 60\n"
+
+    monkeypatch.setattr(rules.Rules, "_call", call)
+    monkeypatch.setattr(rules, "owned_queues", lambda: {40, 41, 42, 43})
+    second = rules.Rules([], 60, "/dev/null")
+    with pytest.raises(rules.RulesError, match="another proxy is at work here, with NFQUEUE 40"):
+        second.check_alone()
+    rules.Rules([], 40, "/dev/null").check_alone()
+    assert not any(text for _words, text in calls), "nothing was changed"
+
+
 def test_a_missing_program_is_one_line(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(rules.RulesError, match="iptables"):
