@@ -52,6 +52,11 @@ class Run:
     def now(self) -> float:
         return self.simulation.clock.now
 
+    @property
+    def near_endpoint_spoke(self) -> bool:
+        """Whether packets of this host's TCP came after its SYN."""
+        return self.near.endpoint.counters["segments"] > 1
+
     def command(self, name: str, address: int, host: ProxiedHost | None = None) -> None:
         """A command of COMMANDS to the proxy of the near host, now; `address` is a number in its list."""
         host = host or self.near
@@ -120,15 +125,18 @@ class Plan:
     commands: int | None = None
     """How many commands; None: up to four."""
     cuts: bool = True
+    pauses: bool = True
+    """Sometimes an application does not read for a while."""
     six: bool = False
     boxes: bool = True
     """Middleboxes on some of the runs."""
     capture: bool = False
 
 
-def tcp_config(r: random.Random, *, near: bool) -> TcpConfig:
+def tcp_config(r: random.Random, *, near: bool, six: bool) -> TcpConfig:
+    most = 1440 if six else 1460
     return TcpConfig(
-        mss=r.choice([1460, 1460, 1460, 1000]) if not near else 1460,
+        mss=r.choice([most, most, most, 1000]) if not near else most,
         scale=r.choice([7, 7, 7, 3, None]),
         sack=r.random() < 0.85,
         timestamps=r.random() < 0.85,
@@ -141,7 +149,7 @@ def tcp_config(r: random.Random, *, near: bool) -> TcpConfig:
 
 
 def mptcp_config(r: random.Random, addresses: tuple[bytes, ...], *, checksum: bool) -> MptcpConfig:
-    tcp = tcp_config(r, near=False)
+    tcp = tcp_config(r, near=False, six=len(addresses[0]) == 16)
     return MptcpConfig(
         tcp=tcp,
         key=r.choice([r.randbytes(8), key_with_dsn(2**32 - 100_000, 90_000, r.randrange(3))]),
@@ -190,7 +198,7 @@ def prepare(plan: Plan) -> Run:
 
     near_socket_address, far_socket_address = (near_addresses[0], NEAR_PORT), (far_addresses[0], FAR_PORT)
     near_endpoint = Endpoint(
-        replace(tcp_config(r, near=True), plain=True), near_socket_address, far_socket_address if client else None
+        replace(tcp_config(r, near=True, six=plan.six), plain=True), near_socket_address, far_socket_address if client else None
     )
     near = ProxiedHost(near_endpoint, proxy(near_addresses), [inner] if inner else [])
     far: ProxiedHost | MptcpHost | Endpoint
@@ -199,7 +207,7 @@ def prepare(plan: Plan) -> Run:
         far = MptcpHost(config, FAR_PORT, None if client else near_socket_address)
         far_socket: Any = far.connection
     else:
-        strict = replace(tcp_config(r, near=False), plain=peer == "proxy", plain_after_syn=True)
+        strict = replace(tcp_config(r, near=False, six=plan.six), plain=peer == "proxy", plain_after_syn=True)
         far_socket = Endpoint(strict, far_socket_address, None if client else near_socket_address)
         far = far_socket if peer == "tcp" else ProxiedHost(far_socket, proxy(far_addresses))
     if client and isinstance(far_socket, Endpoint):
@@ -265,7 +273,7 @@ def _script(plan: Plan, r: random.Random, run: Run) -> None:
         begin = times[0] + 0.2 + r.random()
         run.later(begin, lambda: path.set_up(False))
         run.later(begin + r.choice([0.3, 1.0, 3.0]), lambda: path.set_up(True))
-    if r.random() < 0.1:
+    if r.random() < 0.1 and plan.pauses:
         socket = r.choice([run.simulation.near.socket, run.simulation.far.socket])
         begin = r.random()
         run.later(begin, socket.pause)
