@@ -15,6 +15,7 @@ from agents.core.proxy.proxy import Proxy
 from agents.kernel.control import ControlServer
 from agents.kernel.eventlog import EventLog
 from agents.kernel.netlink import KernelError
+from agents.kernel.proxy.checksums import with_checksum
 from agents.kernel.proxy.commands import Commands
 from agents.kernel.proxy.configuration import AgentConfig, read_config
 from agents.kernel.proxy.nfqueue import NfQueue, kernel_counters, open_queues
@@ -23,7 +24,6 @@ from agents.kernel.proxy.raw import RawSender
 from agents.kernel.proxy.rtnetlink import Link, RtNetlink, text
 from agents.kernel.proxy.rules import OWN_MARK, QUEUES, RELEASE_MARK, Rules
 from agents.kernel.proxy.surroundings import GSO_MAX_BYTES, Parameters, alive, local_addresses, smallest_mtu
-from agents.wire.checksum import folded, ones_sum
 
 UNPIN_CHECK_S: Final = 10.0
 """How often connections on vanished addresses are looked for, while there are such addresses."""
@@ -79,19 +79,6 @@ class Problems:
         if now >= self._next_s.get(kind, 0.0):
             self._next_s[kind] = now + PROBLEM_INTERVAL_S
             self._log.write(kind, count=self.counts[kind], **fields)
-
-
-def with_checksum(packet: bytes) -> bytes:
-    """The packet with its TCP checksum computed.
-
-    For packets that arrive without one, whole or as superpackets: they come from this machine, and nobody will do it later.
-    """
-    version = packet[0] >> 4
-    at, ends = ((packet[0] & 15) * 4, slice(12, 20)) if version == 4 else (40, slice(8, 40))
-    head = packet[at : at + 16] + b"\0\0"
-    body = packet[at + 18 :]
-    total = ones_sum(packet[ends]) + 6 + len(packet) - at + ones_sum(head) + ones_sum(body)
-    return b"".join((packet[: at + 16], folded(total).to_bytes(2, "big"), body))
 
 
 class ProxyAgent:

@@ -1,21 +1,10 @@
-"""What the agent does besides asking the core: checksums of superpackets, problems, packets that are none."""
+"""What the agent does besides asking the core: problems, packets that are none."""
 
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from agents.kernel.proxy.agent import PROBLEM_INTERVAL_S, Problems, with_checksum
+from agents.kernel.proxy.agent import PROBLEM_INTERVAL_S, Problems
 from agents.kernel.proxy.raw import RawSender
 from agents.wire.tcp import build
-
-
-@given(st.sampled_from([4, 16]), st.binary(max_size=300), st.integers(0, 65535))
-def test_a_checksum_is_computed_whatever_was_there(length: int, payload: bytes, wrong: int) -> None:
-    packet = build(bytes(length - 1) + b"\1", 1, bytes(length - 1) + b"\2", 2, 3, 4, 0x10, 5, b"", payload)
-    at = (20 if length == 4 else 40) + 16
-    damaged = packet[:at] + wrong.to_bytes(2, "big") + packet[at + 2 :]
-    assert with_checksum(damaged) == packet
 
 
 def test_a_problem_is_counted_always_and_logged_now_and_then() -> None:
