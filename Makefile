@@ -32,7 +32,7 @@ experiments: setup ## run every experiment
 calibrate: setup ## measure this machine's link emulation, write docs/results/calibration.md (15 minutes)
 	@$(ROAMLAB) calibrate --all --markdown docs/results/calibration.md
 
-calibrate-guest: setup-test ## both link backends side by side in the guest, write docs/results/calibration-guest.md (30 minutes)
+calibrate-guest: setup-test ## both link backends side by side in the guest, write docs/results/calibration-guest.md (20 minutes)
 	@$(ROAMLAB) calibrate --guest --all --markdown docs/results/calibration-guest.md
 
 repeatability: setup-test ## spread of repeated runs, natively and in the guest, on a busy machine (1.5 hours)
