@@ -177,7 +177,7 @@ def _holds(spread: Spread, bound: _Bound) -> bool:
 
 
 def spread_of(results: list[Result], metric: str) -> Spread:
-    """A metric over judged runs; `metric` may be dotted (`voice.loss`, `bytes_per_path.lte`)."""
+    """A metric over judged runs; `metric` may be dotted (`voice.loss`, `stream.handovers.0.recovery_ms`)."""
     if metric in _GAPS:
         return gap_spread(results)
     values = (_lookup(r.metrics, metric) for r in results)
@@ -187,5 +187,8 @@ def spread_of(results: list[Result], metric: str) -> Spread:
 def _lookup(metrics: Json, name: str) -> float | None:
     value: Any = metrics
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
     return float(value) if isinstance(value, (bool, int, float)) else None

@@ -84,7 +84,8 @@ class MobileTopo(Topo):
     homes: home networks (0..2) with router hr* and home agent ha*. home_prefixes: prefixes on each home link; with 2 the
     home network is connected to two providers. at_home: the MN starts with an interface mn-home on the first home link.
     home_profile: profile of that link. cn_links: 1 or 2 interfaces of the CN, each with a network of its own.
-    core: profile of the links between core and the routers of the CN (none: plain veth). congestion_control: of MN and CN.
+    core: profile of the links between core and the routers of the CN (none: plain veth). congestion_control, sack: of the
+    TCP of MN and CN.
     home_middlebox, cn_middlebox: a box between each home or correspondent network and the core ("nat", "firewall", or a table
     of MiddleboxSettings), named mbh* and mbc*; those of access networks are mb*. seed: of the random numbers of all links.
     """
@@ -98,6 +99,7 @@ class MobileTopo(Topo):
         "cn_links": 1,
         "core": None,
         "congestion_control": "cubic",
+        "sack": True,
         "home_middlebox": None,
         "cn_middlebox": None,
         "seed": 0,
@@ -145,7 +147,11 @@ class MobileTopo(Topo):
         self._kinds: dict[str, tuple[type, str, dict[str, Any]]] = {}
         self._subnets: dict[str, list[PrefixPair]] = {}
 
-        self._declare("mn", MobileHost, "mobile-host", congestion_control=self.values["congestion_control"])
+        self.tcp = {
+            "congestion_control": self.values["congestion_control"],
+            "sack": bool(_count("sack", self.values["sack"], 0, 1)),
+        }
+        self._declare("mn", MobileHost, "mobile-host", **self.tcp)
         self._declare("core", Router, "router")
         for number, item in enumerate(self.access, start=1):
             self._add_access(number, item)
@@ -189,8 +195,7 @@ class MobileTopo(Topo):
 
     def _add_correspondent(self) -> None:
         several = self.cn_links > 1
-        common = {"congestion_control": self.values["congestion_control"]}
-        self._declare("cn", StaticHost if several else LinuxHost, "host", **common)
+        self._declare("cn", StaticHost if several else LinuxHost, "host", **self.tcp)
         for number in range(1, self.cn_links + 1):
             router = f"cr{number}"
             pair = network_prefixes("correspondent", number)

@@ -113,6 +113,7 @@ class LinuxHost(Node):
     routes: topologies.addressing.Route values.
     congestion_control: TCP congestion control of the host (None: leave the kernel's choice). A network namespace may
     refuse it as a sysctl; then every route carries it, locked. `congestion_control_state()` says which.
+    sack: whether its TCP offers selective acknowledgements (RFC 2018).
     """
 
     extra_sysctls: dict[str, str | int] = {"net/ipv6/conf/default/accept_ra": 0}
@@ -124,6 +125,7 @@ class LinuxHost(Node):
         addresses: dict[str, list[str]] | None = None,
         routes: Sequence[Route] = (),
         congestion_control: str | None = "cubic",
+        sack: bool = True,
         **params: Any,
     ) -> None:
         self.addresses = addresses or {}
@@ -133,7 +135,7 @@ class LinuxHost(Node):
         self._own_state_dir: tempfile.TemporaryDirectory[str] | None = None
         super().__init__(name, **params)
         try:
-            write_sysctls(self.pid, {**self.extra_sysctls, **BASE_SYSCTLS})
+            write_sysctls(self.pid, {**self.extra_sysctls, **BASE_SYSCTLS, "net/ipv4/tcp_sack": int(sack)})
         except OSError as error:
             raise NodeError(f"{name}: {error}") from error
 
