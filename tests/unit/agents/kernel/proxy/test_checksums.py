@@ -21,6 +21,13 @@ def test_large_sums_do_not_overflow(data: bytes) -> None:
     assert large_ones_sum(memoryview(data)) == ones_sum(data)
 
 
+def test_without_numpy_the_sum_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(1).randbytes(9001)
+    expected = large_ones_sum(memoryview(data))
+    monkeypatch.setattr("agents.kernel.proxy.checksums.numpy", None)
+    assert large_ones_sum(memoryview(data)) == expected
+
+
 @given(st.sampled_from([4, 16]), st.integers(0, 300) | st.integers(LARGE_BYTES - 2, LARGE_BYTES + 70), st.integers(0, 65535))
 def test_a_checksum_is_computed_whatever_was_there(length: int, size: int, wrong: int) -> None:
     payload = random.Random(size).randbytes(size)
