@@ -35,6 +35,8 @@ class ProxyConfig:
     """Subflows opened by the policy start as backups."""
     announce: bool = False
     """Send ADD_ADDR for further addresses instead of joining (for a server)."""
+    native: bool = False
+    """This host's kernel speaks MPTCP as well: a join with a token that is not ours may be meant for it."""
     nudge: bool = False
     """After a break make the sender of this host retransmit at once what went down with a subflow."""
     reserve_lost: bool = True

@@ -295,10 +295,9 @@ class Connection:
     def promise(self, start: int, end: int) -> bool:
         """This host's TCP repeats [start, end) though the peer has it: does it wait for an ACK that cannot come?
 
-        After a break the order on the subflow is not that of the data. The data that the host repeats may be behind a gap of the
-        subflow that only later data can close, and the host does not send that before its ACK moves. So the ACK moves as far
-        as SACK blocks show that the peer holds everything. Should the subflow end before its data ACK comes, the connection is
-        lost.
+        After a break the order on the subflow is not that of the data. The data that the host repeats may be behind a gap of
+        the subflow that only later data can close, and the host does not send that before its ACK moves. So the ACK moves as far
+        as SACK blocks show that the peer holds everything. If the subflow ends before its data ACK, the connection is lost.
         """
         at = self.send.index(start)
         if start > self.tan or at < 0:
@@ -315,6 +314,8 @@ class Connection:
     def _bounded(self, tan: int) -> int:
         """`tan` or the data ACK, but nothing that is still owed; a TCP FIN, after fallback, is the s behind the data."""
         tan = max(tan, self.dan)
+        if self.local_fin is not None and self.dan > self.local_fin:
+            return tan  # the peer has everything: gaps of subflows do not matter any more
         owed = [lowest for subflow in self.subflows if (lowest := subflow.owed()) is not None]
         if owed:
             return max(self.tan, min(tan, *owed))

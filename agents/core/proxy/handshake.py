@@ -28,7 +28,7 @@ def take_offer(connection: Connection, segment: Segment) -> None:
     """What the SYN or SYN/ACK of this host's TCP says."""
     connection.iss = segment.seq
     connection.offered = SynOptions(segment.mss, segment.window_scale, segment.sack_permitted, segment.timestamp is not None)
-    connection.ack_window = segment.window
+    connection.ack_window = segment.window >> (segment.window_scale or 0)  # the window of a SYN is not scaled (RFC 7323)
     if segment.timestamp is not None:
         connection.timestamp = segment.timestamp
 

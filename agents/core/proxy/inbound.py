@@ -58,7 +58,7 @@ def segment_from_network(
     if not _data_level(connection, subflow, segment, fresh, s, end, now, actions, offload):
         return Verdict.DROP
     _take_ack(connection, subflow, segment)
-    delivered = _payload(connection, subflow, segment, s, end, fresh, now, actions)
+    delivered = _payload(connection, subflow, segment, s, end, actions, offload)
     if delivered is None:
         delivered = _acknowledgement(connection, subflow, segment, s, fresh, actions)
     if segment.flags & FIN and connection.data_level:
@@ -302,14 +302,7 @@ def _acknowledgement(
 
 
 def _payload(
-    connection: Connection,
-    subflow: Subflow,
-    segment: Segment,
-    s: int,
-    end: int,
-    fresh: _Fresh,
-    now: float,
-    actions: list[Action],
+    connection: Connection, subflow: Subflow, segment: Segment, s: int, end: int, actions: list[Action], offload: Offload
 ) -> list[bytes] | None:
     """The segments for this host's TCP; None when there is no payload to pass on."""
     if end == s:
@@ -334,7 +327,7 @@ def _payload(
         if again:
             subflow.answer_due = subflow.repeated = True
         connection.receive_max = max(connection.receive_max, last)
-        whole = len(pieces) == 1 and low == s
+        whole = len(pieces) == 1 and low == s and offload is Offload.NONE
         payload = segment.payload[piece.start - s : piece.end - s]
         fin = connection.remote_fin == last
         out.append(packets.to_local(

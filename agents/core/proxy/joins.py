@@ -26,13 +26,13 @@ class JoinRefused(ValueError):
     """A subflow cannot be opened; one line says why."""
 
 
-def why_not(connection: Connection) -> str | None:
-    """Why the connection takes no further subflow now, or None."""
+def why_not(connection: Connection, *, asked: bool = False) -> str | None:
+    """Why the connection takes no further subflow now, or None. `asked`: the peer wants it, so it knows our key."""
     if connection.fallback:
         return "it fell back to TCP"
     if connection.state not in _OPEN:
         return f"its state is {connection.state.value}"
-    if not connection.confirmed:  # RFC 8684 section 3.1: the third ACK may have been lost
+    if not connection.confirmed and not asked:  # RFC 8684 section 3.1: the third ACK may have been lost
         return "the peer has not yet shown that it knows our key"
     if len(connection.subflows) >= connection.config.subflows_max:
         return f"it has {len(connection.subflows)} subflows already"
@@ -175,7 +175,7 @@ def accept(
 ) -> Subflow | None:
     """An MP_JOIN SYN with our token: answered with our nonce and HMAC; None when it is refused with an RST."""
     finishing = connection.state is State.TIME_WAIT  # the peer may not know yet that we know of its end
-    if (why_not(connection) is not None and not finishing) or not connection.remote_key:
+    if (why_not(connection, asked=True) is not None and not finishing) or not connection.remote_key:
         actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.PROHIBITED))))
         return None
     subflow = Subflow(
@@ -216,6 +216,7 @@ def third_ack(connection: Connection, subflow: Subflow, segment: Segment, now: f
         closing.break_subflow(connection, subflow, "third ACK with a wrong HMAC", now, actions, reason=None)
         return False
     subflow.change(SubflowInput.JOIN_VERIFIED)
+    connection.confirmed = True
     subflow.deadline, subflow.tries = None, 0
     actions.append(Send(packets.pure_ack(connection, subflow, [])))  # the fourth ACK
     opened(connection, subflow, actions)

@@ -26,14 +26,14 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
         connection.timestamp = segment.timestamp
     window_moved = segment.window != connection.ack_window
     connection.ack_window = segment.window
-    _take_ack(connection, segment)
+    acknowledged = _take_ack(connection, segment)
     start = connection.unwrap_seq(segment.seq)
     end = start + segment.payload_length
     fin = bool(segment.flags & FIN)
     if end > start and start <= connection.tan < end and connection.promise(connection.tan, end):
         tan, blocks = connection.project_tan()
         connection.give(tan, blocks, connection.window_for(tan))
-    if end > start and end <= connection.tan and not fin:  # our ACK was lost on its way to it
+    if end + fin > start and end + fin <= connection.tan:  # our ACK was lost on its way to it
         actions.append(Deliver(packets.ack_for_host(connection)))
         return Verdict.DROP
     out: list[tuple[Subflow, bytes]] = []
@@ -52,19 +52,20 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
         subflow.acknowledged(san, blocks)
         out.append((subflow, packets.pure_ack(connection, subflow, blocks)))
     if not out:
-        out = _says_nothing_new(connection, segment, start, now, actions, window_moved=window_moved)
+        out = _says_nothing_new(connection, segment, start, now, actions, news=window_moved or acknowledged)
     closing.finish_if_both_closed(connection, now, actions)
     return packets.emit_to_network(connection, out, actions, replace=not in_parts)
 
 
-def _take_ack(connection: Connection, segment: Segment) -> None:
-    """The host's ACK, SACK blocks and window."""
+def _take_ack(connection: Connection, segment: Segment) -> bool:
+    """The host's ACK and SACK blocks; True when the ACK has moved."""
     if not segment.flags & ACK:
-        return
+        return False
     ack = connection.unwrap_ack(segment.ack)
     limit = connection.receive_max + (connection.remote_fin is not None and connection.remote_fin <= connection.receive_max)
     if ack > limit:
-        return
+        return False
+    moved = ack > connection.ack
     connection.ack = max(connection.ack, ack)
     blocks = IntervalSet()
     for left, right in segment.sack:
@@ -74,6 +75,7 @@ def _take_ack(connection: Connection, segment: Segment) -> None:
     connection.ack_blocks = list(blocks)
     if connection.remote_fin is not None and connection.ack > connection.remote_fin:
         connection.change(Input.REMOTE_FIN)
+    return moved
 
 
 def _progress(connection: Connection) -> dict[Subflow, tuple[int, list[Interval]]]:
@@ -209,9 +211,12 @@ def _fin(connection: Connection, t: int, now: float, actions: list[Action]) -> l
 
 
 def _says_nothing_new(
-    connection: Connection, segment: Segment, start: int, now: float, actions: list[Action], *, window_moved: bool
+    connection: Connection, segment: Segment, start: int, now: float, actions: list[Action], *, news: bool
 ) -> list[tuple[Subflow, bytes]]:
-    """An ACK without progress: an answer, a sign of congestion, a window update, a probe; or nothing worth a packet."""
+    """An ACK without progress on a subflow: an answer, a sign of congestion, a probe; or nothing worth a packet.
+
+    `news`: the window has moved, or the ACK at data level only, as it does for a DATA_FIN.
+    """
     if not segment.payload_length and start == connection.send_max - 1:
         _notice_silence(connection, connection.active, now, actions)
         subflow = connection.active
@@ -220,7 +225,7 @@ def _says_nothing_new(
             return [(subflow, packets.pure_ack(connection, subflow, [], probe=True))]
     # With SACK what arrived is in the blocks and has been told; without it, repeating the ACK is the only sign.
     due = [s for s in connection.subflows if s.carries and (s.answer_due or (s.unacknowledged and not connection.sack))]
-    if not due and (window_moved or not connection.confirmed):
+    if not due and (news or not connection.confirmed):
         subflow = connection.last_delivered or connection.active
         due = [subflow] if subflow is not None and subflow.carries else []
     out = []

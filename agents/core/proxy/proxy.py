@@ -161,6 +161,8 @@ class Proxy:
     def _join_from_network(self, segment: Segment, join: JoinSyn, now: float, actions: list[Action]) -> Answer:
         connection = self._by_token.get(join.token)
         if connection is None or connection.state is State.CLOSED:
+            if self.config.native:
+                return Verdict.PASS
             self.counters["bad-tokens"] += 1
             actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.MPTCP_ERROR))))
             actions.append(Log("discard", {"why": "MP_JOIN with an unknown token", "remote": packets.text(segment.source)}))
@@ -360,6 +362,15 @@ class Proxy:
             if subflow.fin_at is not None and connection.data_level:
                 connection.remove(subflow)
 
+    def shut_down(self, actions: list[Action]) -> None:
+        """End every connection on both sides: untranslated segments would mean nothing to the other one."""
+        for connection in list(self._numbered.values()):
+            if connection.half_open:
+                closing.time_out(connection, "the proxy ends", actions)
+            else:
+                closing.abort(connection, "the proxy ends", actions)
+            self._forget(connection)
+
     # -- addresses and policies ---------------------------------------------------------------------------------------
 
     def addresses_changed(self, addresses: Sequence[LocalAddress], now: float, actions: list[Action]) -> None:
@@ -377,6 +388,8 @@ class Proxy:
             closing.break_subflow(connection, subflow, "address lost", now, actions, reason=None)
             signalling.withdraw(connection, connection.active, subflow.local_id, actions)
         for address in wanted.join:
+            if commands.remote_for(connection, address, None) is None:
+                continue  # the peer has no address of this IP version
             try:
                 if with_others or not wanted.lost:
                     added = commands.add_subflow(connection, address, now, self._random, actions,

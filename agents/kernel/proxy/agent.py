@@ -132,6 +132,8 @@ class ProxyAgent:
             self._tear_down()
 
     def _tear_down(self) -> None:
+        self.core.shut_down(self._actions)
+        self.perform()
         try:
             self._rules.remove()
         except OSError as error:
