@@ -118,14 +118,13 @@ initrd (hd0,msdos1)/boot/initrd.img-${kernel#vmlinuz-}
 boot
 GRUB
 in_root grub-mkimage -O i386-pc -o /boot/grub/core.img -p '(hd0,msdos1)/boot/grub' biosdisk part_msdos ext2 linux normal configfile echo
-# No loop device: the file system is made outside and copied behind the first MiB, which has the boot loader.
+# No loop device: the file system is made behind the first MiB, which has the boot loader.
 truncate -s "${disk_mib}M" "$work/disk"
 echo '2048,,83,*' | logged sfdisk -q "$work/disk"
-logged mke2fs -q -F -t ext4 -m 1 -d "$root" "$work/partition" "$((disk_mib - 1))M"
-dd if="$work/partition" of="$work/disk" bs=1M seek=1 conv=sparse,notrunc status=none
+logged mke2fs -q -F -t ext4 -m 1 -d "$root" -E offset=$((1 << 20)) "$work/disk" "$((disk_mib - 1))M"
 dd if="$root/usr/lib/grub/i386-pc/boot.img" of="$work/disk" bs=1 count=440 conv=notrunc status=none
 dd if="$root/boot/grub/core.img" of="$work/disk" bs=512 seek=1 conv=notrunc status=none
-rm -rf --one-file-system "$work/partition" "$root"
+rm -rf --one-file-system "$root"
 
 say "the box"
 mkdir "$work/box"

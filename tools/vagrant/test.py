@@ -88,7 +88,7 @@ class Inside:
         self._folders_of_libvirt()
         daemon = self._start_libvirtd()
         try:
-            with timed(self.folder, "box added to Vagrant"):
+            with timed(self.folder, "box: add to Vagrant"):
                 self._vagrant("box", "add", "--name", BOX_NAME, str(self.folder / "roamlab.box"), timeout_s=STEP_TIMEOUT_S)
             self._up()
             self._check_results()
@@ -330,6 +330,8 @@ def build_box(folder: Path) -> None:
 
 def check_box(box: Path) -> None:
     """A box of another state of the checkout would need the network. Raises Trouble."""
+    if not box.is_file():
+        raise Trouble(f"{box}: no such file: make vagrant-box builds build/vagrant/roamlab.box")
     text = run(["tar", "-xOf", str(box), "./metadata.json"])
     state = b"".join((capsule.ROOT / name).read_bytes() for name in ("requirements.lock", "pyproject.toml"))
     if json.loads(text).get("roamlab") != hashlib.sha256(state).hexdigest():
@@ -397,6 +399,8 @@ def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
 
 def outside(options: argparse.Namespace) -> None:
     check_machine()
+    if options.box:
+        check_box(options.box)
     for old in BUILD.glob("test.*"):  # of tests that were killed
         if not Path(f"/proc/{old.name.split('.')[1]}").exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -406,10 +410,9 @@ def outside(options: argparse.Namespace) -> None:
         try:
             copy_project(folder / "project")
             if options.box:
-                check_box(options.box)
                 (folder / "roamlab.box").symlink_to(options.box.resolve(strict=True))
             else:
-                with timed(folder, "box built"):
+                with timed(folder, "box: build"):
                     build_box(folder)
             in_capsule(folder)
         finally:
