@@ -10,7 +10,7 @@ from agents.wire import tcp
 from agents.wire.tcp import ACK, FIN, PSH, RST, SYN
 from tests.proxy.network import Direction
 from tests.proxy.packets import header_length, options_of, sealed, with_parts
-from tests.proxy.tcp_model import signed
+from tests.proxy.tcp_types import signed
 
 MPTCP = 30
 

@@ -11,7 +11,8 @@ from agents.wire.errors import WireError
 from agents.wire.mptcp import Dss
 from agents.wire.tcp import ACK, FIN, RST, Segment
 from tests.proxy.mptcp_keys import mac, mapping_checksum, near, token
-from tests.proxy.tcp_model import Address, Endpoint, State
+from tests.proxy.tcp_model import Endpoint
+from tests.proxy.tcp_types import Address, State
 
 if TYPE_CHECKING:
     from tests.proxy.mptcp_model import Connection
@@ -139,9 +140,9 @@ class Subflow:
             flags = mptcp.FLAG_HMAC_SHA256 | (mptcp.FLAG_CHECKSUM if connection.checksum else 0)
             if not length:
                 return padded(mptcp.encode(mptcp.Capable(flags, **keys)))  # type: ignore[arg-type]
-            if seq == 1:
-                mapping = self._map_at(1)
-                assert mapping is not None
+            mapping = self._map_at(seq)
+            assert mapping is not None
+            if seq == mapping.dsn == 1:
                 capable = mptcp.Capable(flags, data_length=mapping.size, checksum=mapping.checksum, **keys)  # type: ignore[arg-type]
                 return padded(mptcp.encode(capable))
         mapping = self._map_at(seq) if length else None

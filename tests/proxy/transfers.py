@@ -18,10 +18,12 @@ from agents.core.proxy.proxy import Proxy
 from tests.proxy.capture import Capture
 from tests.proxy.harness import Party, ProxiedHost, Result, Simulation, Talk, report, trace
 from tests.proxy.middleboxes import Coalescer, Firewall, Nat, SequenceRewriter, Splitter
+from tests.proxy.mptcp_config import MptcpConfig
+from tests.proxy.mptcp_host import MptcpHost
 from tests.proxy.mptcp_keys import key_with_dsn
-from tests.proxy.mptcp_model import MptcpConfig, MptcpHost
 from tests.proxy.network import Clock, Link, Network, Path
-from tests.proxy.tcp_model import Endpoint, TcpConfig
+from tests.proxy.tcp_model import Endpoint
+from tests.proxy.tcp_types import TcpConfig
 
 Peer = Literal["mptcp", "proxy", "tcp"]
 NEAR_PORT, FAR_PORT = 40_000, 80

@@ -11,10 +11,12 @@ from agents.wire.tcp import ACK, RST, SYN
 from tests.proxy.harness import Result, Talk, report
 from tests.proxy.middleboxes import Coalescer, Corrupter, Dropper, Firewall, Nat, SequenceRewriter, Splitter, Stripper
 from tests.proxy.model_runs import A1, A2, CLIENT_PORT, MAKERS, PORT, B, Pair, join_hosts, judged, mptcp_pair, tcp_pair
+from tests.proxy.mptcp_config import MptcpConfig
 from tests.proxy.mptcp_keys import FIRST_DSN, first_dsn, key_with_dsn, near
-from tests.proxy.mptcp_model import Connection, MptcpConfig
+from tests.proxy.mptcp_model import Connection
 from tests.proxy.ranges import Ranges
-from tests.proxy.tcp_model import Endpoint, State, TcpConfig
+from tests.proxy.tcp_model import Endpoint
+from tests.proxy.tcp_types import State, TcpConfig
 
 RUNS = int(os.environ.get("ROAMLAB_MODEL_RUNS", "60"))
 

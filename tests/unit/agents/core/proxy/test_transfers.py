@@ -9,7 +9,7 @@ import os
 import pytest
 
 from tests.proxy.harness import ProxiedHost, report
-from tests.proxy.mptcp_model import MptcpHost
+from tests.proxy.mptcp_host import MptcpHost
 from tests.proxy.transfers import Plan, Run, prepare, transfer
 
 RUNS = int(os.environ.get("ROAMLAB_TRANSFERS", "96"))
