@@ -36,8 +36,8 @@ class Segment:
 
     __slots__ = (
         "ack", "data", "destination", "destination_port", "dss", "echo", "end", "flags", "fragment_word", "hop_limit",
-        "malformed", "mptcp", "mss", "other", "payload_at", "sack", "sack_permitted", "seq", "source", "source_port", "tcp_at", "timestamp",
-        "traffic_class", "urgent", "version", "window", "window_scale",
+        "malformed", "mptcp", "mss", "other", "payload_at", "sack", "sack_permitted", "seq", "source", "source_port",
+        "tcp_at", "timestamp", "traffic_class", "urgent", "version", "window", "window_scale",
     )  # fmt: skip
     data: bytes
     version: int

@@ -34,6 +34,9 @@ class Translator:
         self.raw = False
         self.last: dict[int, tuple[Segment, Offload]] = {}
 
+    def shut_down(self, actions: list[Action]) -> None:
+        """Nothing to end."""
+
     def outbound(self, packet: bytes, _now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
         segment = self._read("outbound", packet, offload)
         length = len(segment.source)

@@ -296,8 +296,8 @@ class Connection:
         """This host's TCP repeats [start, end) though the peer has it: does it wait for an ACK that cannot come?
 
         After a break the order on the subflow is not that of the data. The data that the host repeats may be behind a gap of
-        the subflow that only later data can close, and the host does not send that before its ACK moves. So the ACK moves as far
-        as SACK blocks show that the peer holds everything. If the subflow ends before its data ACK, the connection is lost.
+        the subflow that only later data can close, and the host does not send that before its ACK moves. So the ACK moves as
+        far as SACK blocks show that the peer holds everything. If the subflow ends before its data ACK, the connection is lost.
         """
         at = self.send.index(start)
         if start > self.tan or at < 0:

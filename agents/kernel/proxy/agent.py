@@ -55,6 +55,9 @@ class Core(Protocol):
     def handle_timer(self, now: float, actions: list[Action]) -> None:
         """A deadline has passed."""
 
+    def shut_down(self, actions: list[Action]) -> None:
+        """End every connection."""
+
     def addresses_changed(self, addresses: list[LocalAddress], now: float, actions: list[Action]) -> None:
         """All local addresses, after a change."""
 
