@@ -58,7 +58,10 @@ def under_way(results: Path, kind: str = "carrier-loss") -> Path:
 
 
 def manifests(results: Path) -> dict[str, dict[str, Any]]:
-    """Run folder name (without the campaign) to manifest, of runs that have ended: the manifest is written before the folder gets its name."""
+    """Run folder name (without the campaign) to manifest, of runs that have ended.
+
+    The manifest is written before the folder gets its name.
+    """
     paths = [path for path in results.glob("short/*/manifest.json") if path.parent.suffix != ".partial"]
     found = [json.loads(path.read_text()) for path in paths]
     return {manifest["run_id"].removeprefix(manifest["campaign"] + "-"): manifest for manifest in found}
