@@ -21,7 +21,8 @@ pytestmark = pytest.mark.emulation
 ROOT = Path(__file__).resolve().parent.parent.parent
 MN = Path(sys.executable).parent / "mn"
 UNSHARE = ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
-PREPARE = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"'
+# The PATH of an ordinary user of Debian lacks the folders where Mininet's programs are.
+PREPARE = 'PATH="$PATH:/usr/sbin:/sbin"; mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"'
 TIMEOUT_S = 60.0
 
 
