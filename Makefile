@@ -62,8 +62,8 @@ vagrant-box: ## build a Vagrant box with everything set up, for `vagrant up` wit
 vagrant-results: ## copy the results of the Vagrant machine to results/vagrant
 	@tools/vagrant/results.sh
 
-vagrant-test: setup ## build a box, `vagrant up` under software emulation, tests in it, destroy (root; half an hour); MARKDOWN=FILE writes a page
-	@.venv/bin/python -m tools.vagrant.test $(if $(BOX),--box $(BOX)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
+vagrant-test: ## build a box, `vagrant up` under software emulation, tests in it, destroy (root; half an hour); MARKDOWN=FILE writes a page
+	@PYTHONDONTWRITEBYTECODE=1 python3 -m tools.vagrant.test $(if $(BOX),--box $(BOX)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 lock: setup-test ## renew requirements.lock from pyproject.toml
 	@.venv/bin/python -m pip install --disable-pip-version-check -q uv
