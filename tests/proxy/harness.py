@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from agents.core.proxy.actions import Action, Answer, Deliver, Log, Send, Verdict
+from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Send, Verdict
 from tests.proxy.capture import Capture
 from tests.proxy.network import Clock, Network
-from tests.proxy.packets import describe, header_length
+from tests.proxy.offload import cut, superpackets, without_checksum
+from tests.proxy.packets import describe, header_length, sealed
 from tests.proxy.tcp_model import Endpoint
 
 STUCK_AFTER = 150.0
@@ -52,8 +53,8 @@ class Socket(Protocol):
 class ProxyLike(Protocol):
     """The part of the proxy that a host in the packet path uses."""
 
-    def outbound(self, packet: bytes, now: float, actions: list[Action]) -> Answer: ...
-    def inbound(self, packet: bytes, now: float, actions: list[Action]) -> Answer: ...
+    def outbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = ...) -> Answer: ...
+    def inbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = ...) -> Answer: ...
     def next_deadline(self) -> float | None: ...
     def handle_timer(self, now: float, actions: list[Action]) -> None: ...
 
@@ -61,10 +62,10 @@ class ProxyLike(Protocol):
 class IdentityProxy:
     """Lets everything pass."""
 
-    def outbound(self, packet: bytes, now: float, actions: list[Action]) -> Answer:
+    def outbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
         return Verdict.PASS
 
-    def inbound(self, packet: bytes, now: float, actions: list[Action]) -> Answer:
+    def inbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
         return Verdict.PASS
 
     def next_deadline(self) -> float | None:
@@ -85,6 +86,8 @@ class ProxiedHost:
         self.violations: list[str] = []
         self.inner = taps[0] if taps else None
         """Takes the packets between endpoint and proxy."""
+        self.offload = False
+        """The kernel cuts this host's segments and computes their checksums after the proxy has seen them."""
         self._released: set[tuple[bytes, bytes]] = set()
 
     def handle(self, packet: bytes, now: float) -> None:
@@ -134,15 +137,26 @@ class ProxiedHost:
                 self.endpoint.output.clear()
                 return
             packets, self.endpoint.output = self.endpoint.output, []
-            for packet in packets:
+            for packet, size in superpackets(packets) if self.offload else [(packet, 0) for packet in packets]:
                 if self.inner is not None:
                     self.inner.add(now, packet)
-                if _flow(packet) in self._released:
-                    self.output.append(packet)
-                    continue
-                actions: list[Action] = []
-                answer = self.proxy.outbound(packet, now, actions)
-                self._answered(answer, packet, now, actions, lambda changed, _now: self.output.append(changed))
+                self._outbound(packet, size, now)
+
+    def _outbound(self, packet: bytes, size: int, now: float) -> None:
+        def onward(changed: bytes, _now: float) -> None:
+            if changed is shown and self.offload:
+                changed = sealed(bytearray(changed))
+            self.output += cut(changed, size) if size else [changed]
+
+        shown = without_checksum(packet) if self.offload else packet
+        if _flow(packet) in self._released:
+            onward(shown, now)
+            return
+        offload = Offload.SUPERPACKET if size else Offload.PARTIAL_CHECKSUM if self.offload else Offload.NONE
+        self.counters["superpackets"] += bool(size)
+        actions: list[Action] = []
+        answer = self.proxy.outbound(shown, now, actions, offload)
+        self._answered(answer, shown, now, actions, onward)
 
     def _answered(
         self, answer: Answer, packet: bytes, now: float, actions: list[Action], onward: Callable[[bytes, float], None]

@@ -9,6 +9,7 @@ from typing import Literal
 from agents.wire import tcp
 from agents.wire.tcp import ACK, FIN, PSH, RST, SYN
 from tests.proxy.network import Direction
+from tests.proxy.offload import superpackets
 from tests.proxy.packets import header_length, options_of, sealed, with_parts
 from tests.proxy.tcp_types import signed
 
@@ -97,6 +98,38 @@ class Coalescer:
 
     def next_deadline(self) -> float | None:
         return min((at for at, _packet, _direction in self._held.values()), default=None)
+
+
+@dataclass
+class Gro:
+    """What an interface of the mobile host does: arriving segments of one flow become one packet (generic receive offload)."""
+
+    hold: float = 0.0005
+    count: int = 0
+    _held: dict[tuple[object, ...], tuple[float, list[bytes]]] = field(default_factory=dict)
+
+    def handle(self, packet: bytes, direction: Direction, now: float) -> list[bytes]:
+        if direction == "out":
+            return [packet]
+        key = tcp.parse(packet).key
+        due, run = self._held.pop(key, (now + self.hold, []))
+        merged = [whole for whole, _size in superpackets([*run, packet])]
+        if len(merged) == 1 and tcp.parse(packet).payload_length:
+            self._held[key] = (due, [*run, packet])
+            return []
+        return self._released([*run, packet])
+
+    def _released(self, run: list[bytes]) -> list[bytes]:
+        merged = [whole for whole, _size in superpackets(run)]
+        self.count += len(run) - len(merged)
+        return merged
+
+    def due(self, now: float) -> list[tuple[bytes, Direction]]:
+        ready = [key for key, (at, _run) in self._held.items() if at <= now]
+        return [(packet, "in") for key in ready for packet in self._released(self._held.pop(key)[1])]
+
+    def next_deadline(self) -> float | None:
+        return min((at for at, _run in self._held.values()), default=None)
 
 
 @dataclass

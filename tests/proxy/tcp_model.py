@@ -470,7 +470,11 @@ class Endpoint:
                 return
             if seq <= self._last_ack_sent:
                 self.ts_recent = segment.timestamp
-        if payload_length + segment.payload_at - segment.tcp_at - 20 > self.config.mss and payload_length:
+        if (
+            payload_length + segment.payload_at - segment.tcp_at - 20 > self.config.mss
+            and payload_length
+            and not self.config.superpackets
+        ):
             self._complain(f"{payload_length} bytes of payload with an MSS of {self.config.mss}", segment)
         if segment.sack and not self.sack:
             self._complain("SACK, though not negotiated", segment)

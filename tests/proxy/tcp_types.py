@@ -25,6 +25,8 @@ class TcpConfig:
     time_wait: float = 60.0
     probe_with_data: bool = True
     """Zero-window probes: one byte beyond the window, otherwise an old sequence number without data."""
+    superpackets: bool = False
+    """Segments above the MSS may arrive: an interface has merged them."""
     plain: bool = False
     """MPTCP options in what arrives are violations."""
     plain_after_syn: bool = False

@@ -17,7 +17,7 @@ from agents.core.proxy.config import LocalAddress, ProxyConfig
 from agents.core.proxy.proxy import Proxy
 from tests.proxy.capture import Capture
 from tests.proxy.harness import Party, ProxiedHost, Result, Simulation, Talk, report, trace
-from tests.proxy.middleboxes import Coalescer, Firewall, Nat, SequenceRewriter, Splitter
+from tests.proxy.middleboxes import Coalescer, Firewall, Gro, Nat, SequenceRewriter, Splitter
 from tests.proxy.mptcp_config import MptcpConfig
 from tests.proxy.mptcp_host import MptcpHost
 from tests.proxy.mptcp_keys import key_with_dsn
@@ -130,6 +130,8 @@ class Plan:
     pauses: bool = True
     """Sometimes an application does not read for a while."""
     six: bool = False
+    offload: bool = False
+    """The near host's kernel cuts and merges segments and computes checksums."""
     boxes: bool = True
     """Middleboxes on some of the runs."""
     capture: bool = False
@@ -200,9 +202,12 @@ def prepare(plan: Plan) -> Run:
 
     near_socket_address, far_socket_address = (near_addresses[0], NEAR_PORT), (far_addresses[0], FAR_PORT)
     near_endpoint = Endpoint(
-        replace(tcp_config(r, near=True, six=plan.six), plain=True), near_socket_address, far_socket_address if client else None
+        replace(tcp_config(r, near=True, six=plan.six), plain=True, superpackets=plan.offload),
+        near_socket_address,
+        far_socket_address if client else None,
     )
     near = ProxiedHost(near_endpoint, proxy(near_addresses), [inner] if inner else [])
+    near.offload = plan.offload
     far: ProxiedHost | MptcpHost | Endpoint
     if peer == "mptcp":
         config = mptcp_config(r, far_addresses, checksum=checksum)
@@ -232,6 +237,9 @@ def prepare(plan: Plan) -> Run:
     simulation.attach(parties[0], near_addresses)
     simulation.attach(parties[1], far_addresses)
     run = Run(simulation, network, paths, near, far, near_addresses, far_addresses, capture, inner)
+    if plan.offload:
+        for path in paths:
+            path.boxes.append(Gro())
     if plan.boxes:
         _boxes(plan, run, client)
     _script(plan, r, run)
@@ -309,6 +317,8 @@ def main() -> int:
     parser.add_argument("--commands", type=int)
     parser.add_argument("--no-cuts", action="store_true")
     parser.add_argument("--no-boxes", action="store_true")
+    parser.add_argument("--offload", action="store_true")
+    parser.add_argument("--six", action="store_true", help="IPv6")
     parser.add_argument("--size", type=int, default=200_000)
     parser.add_argument("--trace", type=FilePath, help="write STEM.outer.pcap, STEM.inner.pcap and the texts of both (count 1)")
     choice = parser.parse_args()
@@ -316,7 +326,8 @@ def main() -> int:
     def plan(seed: int) -> Plan:
         return Plan(
             seed, peer=choice.peer, lossless=choice.lossless, commands=choice.commands, cuts=not choice.no_cuts,
-            boxes=not choice.no_boxes, size=choice.size, capture=choice.trace is not None,
+            boxes=not choice.no_boxes, offload=choice.offload,
+            six=choice.six, size=choice.size, capture=choice.trace is not None,
         )  # fmt: skip
 
     if choice.trace is not None:

@@ -8,6 +8,8 @@ import os
 
 import pytest
 
+from agents.wire import mptcp
+from tests.proxy import mptcp_model
 from tests.proxy.harness import ProxiedHost, report
 from tests.proxy.mptcp_host import MptcpHost
 from tests.proxy.transfers import Plan, Run, prepare, transfer
@@ -29,6 +31,16 @@ def test_random_transfers(part: int) -> None:
         check(Plan(seed, six=seed % 5 == 0))
 
 
+@pytest.mark.parametrize("part", range(2))
+def test_random_transfers_of_superpackets(part: int) -> None:
+    """The kernel cuts and merges segments and computes checksums below and above the proxy (GSO, GRO)."""
+    merged = 0
+    for seed in range(part, RUNS // 4, 2):
+        run = check(Plan(seed, offload=True))
+        merged += run.near.counters["superpackets"]
+    assert merged > 10
+
+
 @pytest.mark.parametrize("near_is_client", [True, False])
 @pytest.mark.parametrize("peer", ["mptcp", "proxy"])
 def test_a_quiet_network_leaves_no_trace(peer: str, near_is_client: bool) -> None:
@@ -42,6 +54,15 @@ def test_a_quiet_network_leaves_no_trace(peer: str, near_is_client: bool) -> Non
             assert counters["PAWS"] == counters["repeated"] == counters["timeouts"] == 0, (seed, report(result))
         if not run.network.counters["queue full"]:
             assert result.counters["near"]["retransmitted"] == 0, (seed, report(result))
+
+
+@pytest.mark.parametrize("first", [2**64 - 60_000, 2**32 - 60_000, 2**63 - 60_000])
+def test_numbers_wrap(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data sequence numbers of both sides pass 2**64, 2**32 or 2**63 in the middle of a transfer."""
+    monkeypatch.setattr(mptcp, "initial_dsn", lambda key: first + key[0])
+    monkeypatch.setattr(mptcp_model, "first_dsn", lambda key: first + key[0])
+    for seed in range(12):
+        check(Plan(seed, size=150_000, commands=2))
 
 
 @pytest.mark.parametrize("near_is_client", [True, False])
