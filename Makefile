@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke calibrate calibrate-guest repeatability bench-analysis experiments vagrant-box vagrant-results vagrant-test lock clean
+.PHONY: help setup setup-test demo test lint unit smoke calibrate calibrate-guest repeatability bench-analysis bench-proxy figures experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: setup ## TCP beside MPTCP when the WLAN is lost: two minutes, ends with a 
 
 experiment-%: setup ## run one experiment, for example make experiment-outage
 	@$(ROAMLAB) run $* $(RUN_OPTIONS)
+
+fig%: setup ## a figure of the proxy's paper as an experiment: make fig5 fig8 fig9 fig10
+	@$(ROAMLAB) run $@ $(RUN_OPTIONS)
 
 experiments: setup ## run every experiment
 	@set -e; for name in $$($(ROAMLAB) list experiments --json | .venv/bin/python -c \
@@ -43,6 +46,9 @@ bench-analysis: setup-test ## the capture reader beside tshark, dpkt and scapy (
 
 bench-proxy: setup-test ## what the lightweight proxy costs, beside the queue alone and a relay (10 minutes); MARKDOWN=FILE
 	@.venv/bin/python -m tests.bench.proxy $(if $(MARKDOWN),--markdown $(MARKDOWN))
+
+figures: setup ## draw the figures of docs/proxy.md again, from the proxy's own tables
+	@.venv/bin/python -m tools.figures.proxy_states && .venv/bin/python -m tools.figures.proxy_projection
 
 test: lint unit smoke ## everything that CI runs
 
