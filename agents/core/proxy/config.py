@@ -24,7 +24,7 @@ class ProxyConfig:
     checksum: bool = False
     """Ask for DSS checksums (RFC 8684 section 3.1, flag A)."""
     wide_numbers: bool = False
-    """Send DSNs and data ACKs with 8 bytes: 8 bytes less of payload for each packet."""
+    """Send DSNs and data ACKs with 8 bytes: 4 bytes less of payload for each packet."""
     header_reserve: int = 0
     """Bytes by which the MSS is lowered further: 20 when a TCP over IPv4 may have subflows over IPv6."""
     ack_translation: AckTranslation = AckTranslation.PROJECTION
