@@ -41,7 +41,7 @@ def segment_from_host(connection: Connection, segment: Segment, now: float, acti
     in_parts = False
     if end > start:
         out = _payload(connection, segment, start, end, progress, now, actions, offload)
-        in_parts = offload is Offload.SUPERPACKET and [len(packet) >= segment.end for _subflow, packet in out] != [True]
+        in_parts = offload is Offload.SUPERPACKET and [_payload_length(packet) for _subflow, packet in out] != [end - start]
         for subflow, _packet in out:
             progress.pop(subflow, None)
     if fin:
@@ -136,6 +136,12 @@ def _payload(
             subflow.bulk.append((s, s + high - low, total))
         out.append((subflow, _data_packet(connection, subflow, segment, s, low, payload, total)))
     return out
+
+
+def _payload_length(packet: bytes) -> int:
+    """Of a packet of our own: options may make it shorter than the one it stands for, with the same payload."""
+    tcp = 20 if packet[0] >> 4 == 4 else 40
+    return len(packet) - tcp - (packet[tcp + 12] >> 4) * 4
 
 
 def _in_one_mapping(connection: Connection, subflow: Subflow, s: int, low: int, high: int, length: int) -> bool:

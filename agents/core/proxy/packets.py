@@ -118,13 +118,13 @@ def pure_ack(
     dss = b"" if connection.fallback else extra or data_ack(connection)
     space = OPTIONS_MAX - len(stamp) - (len(dss) + 3 & ~3)
     sack = fitting_sack(subflow, blocks, space) if connection.sack and not extra else b""
-    return to_network(connection, subflow, subflow.send_next - probe, ACK, stamp + sack + dss)
+    return to_network(connection, subflow, subflow.send_end - probe, ACK, stamp + sack + dss)
 
 
 def reset(connection: Connection, subflow: Subflow, *options: mptcp.Option) -> bytes:
     """RST on a subflow."""
     body = b"".join(mptcp.encode(option) for option in options)
-    return to_network(connection, subflow, subflow.send_next, RST | ACK, body)
+    return to_network(connection, subflow, subflow.send_end, RST | ACK, body)
 
 
 def to_local(

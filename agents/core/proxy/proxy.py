@@ -20,7 +20,7 @@ from agents.core.proxy.subflow import Subflow
 from agents.wire import mptcp
 from agents.wire.errors import WireError
 from agents.wire.mptcp import JoinSyn, ResetReason, TcpRst
-from agents.wire.tcp import ACK, RST, SYN, Segment, parse
+from agents.wire.tcp import ACK, FIN, RST, SYN, Segment, parse
 
 Key = tuple[bytes, int, bytes, int]
 _TRIES_FOR_A_KEY = 8
@@ -83,7 +83,7 @@ class Proxy:
         if segment.flags & SYN or connection.half_open or subflow.state in _HANDSHAKE:
             answer = self._handshake_from_network(connection, subflow, segment, now, actions, offload)
         elif not subflow.alive:
-            answer = self._dead_subflow(segment, actions)
+            answer = self._dead_subflow(connection, subflow, segment, actions)
         else:
             answer = segment_from_network(connection, subflow, segment, now, actions, offload)
         if connection.policy_due and connection.confirmed:
@@ -240,8 +240,11 @@ class Proxy:
         actions.append(Send(packets.pure_ack(connection, subflow, subflow.sack_sent)))  # RFC 5961 section 4.2
         return Verdict.DROP
 
-    def _dead_subflow(self, segment: Segment, actions: list[Action]) -> Answer:
-        if not segment.flags & RST:
+    def _dead_subflow(self, connection: Connection, subflow: Subflow, segment: Segment, actions: list[Action]) -> Answer:
+        if subflow.fin_at is not None and subflow.peer_fin_at is not None:  # in TIME-WAIT, as a TCP would be
+            if segment.flags & FIN:
+                actions.append(Send(packets.pure_ack(connection, subflow, [])))
+        elif not segment.flags & RST:
             actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.UNSPECIFIED))))
         return Verdict.DROP
 

@@ -104,6 +104,11 @@ class Subflow:
         return self.state in CARRYING
 
     @property
+    def send_end(self) -> int:
+        """The s behind all that was sent, our FIN included: that of a segment without data."""
+        return self.send_next if self.fin_at is None else self.fin_at + 1
+
+    @property
     def alive(self) -> bool:
         """Not closed."""
         return self.state is not SubflowState.CLOSED
