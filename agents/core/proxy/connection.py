@@ -84,6 +84,9 @@ class Connection:
     """The SEND table: t -> subflow and s."""
     send_max: int = 1
     """The next new t."""
+    placed_on: Subflow | None = None
+    """Where data was placed last, and the shift from its t to its s."""
+    placed_shift: int = 0
     tan: int = 1
     """The ACK that this host's TCP was given last."""
     blocks: list[Interval] = field(default_factory=list)
@@ -352,7 +355,8 @@ class Connection:
         if self.half_open:
             return self.since_s + config.half_open_s
         deadlines = [subflow.deadline for subflow in self.subflows if subflow.deadline is not None]
-        deadlines += [deadline for _option, _tries, deadline in self.announcements.values()]
+        if self.active is not None:
+            deadlines += [deadline for _option, _tries, deadline in list(self.announcements.values())[:1]]
         if self.broken_s is not None:
             deadlines.append(self.broken_s + config.break_limit_s)
         if self.rejoin is not None:

@@ -56,6 +56,7 @@ def _add_addr(connection: Connection, subflow: Subflow, option: mptcp.AddAddr, a
     what = {"connection": connection.number, "address_id": option.address_id}
     if option.echo:
         connection.announcements.pop(option.address_id, None)
+        connection.timers_changed = True  # it is the next one's turn
         return
     if option.mac != mptcp.add_addr_mac(connection.remote_key, connection.local_key, option):
         actions.append(Log("discard", {**what, "subflow": subflow.number, "why": "ADD_ADDR with a wrong HMAC"}))
@@ -90,16 +91,17 @@ def announce(connection: Connection, address: bytes, now: float, actions: list[A
 
 
 def repeat_announcements(connection: Connection, now: float, actions: list[Action]) -> None:
-    """Send the ADD_ADDRs whose time has come; give up after some tries."""
+    """Send the first ADD_ADDR if its time has come; give up after some tries. One at a time: Linux drops a second one."""
     subflow = connection.active
     for address_id, (option, tries, deadline) in list(connection.announcements.items()):
         if deadline > now or subflow is None:
-            continue
+            break
         if tries >= connection.config.signal_tries:
             del connection.announcements[address_id]
             continue
         actions.append(Send(packets.pure_ack(connection, subflow, [], option)))
         connection.announcements[address_id] = (option, tries + 1, now + _ANNOUNCE_RTO_S * 2**tries)
+        break
 
 
 def withdraw(connection: Connection, subflow: Subflow | None, address_id: int, actions: list[Action]) -> None:
