@@ -278,9 +278,10 @@ class Connection:
         """
         if self.config.ack_translation is AckTranslation.AGGRESSIVE:
             return max([self.tan, self.dan, *(self._looked_up(s) for s in self.subflows)]), []
-        single = self.fallback or self.on_one_subflow
-        if len(self.subflows) == 1 and not self.subflows[0].send_sacked and single:
-            return self._bounded(advance(self.tan, self.subflows[0].delivered())[0]), []
+        single = self.fallback or (self.config.subflow_acks and self.on_one_subflow)
+        if len(self.subflows) == 1 and not self.subflows[0].send_sacked and len(self.subflows[0].sent) <= 1:
+            reached = advance(self.tan, self.subflows[0].delivered())[0] if single else self.tan
+            return self._bounded(max(reached, self.promised)), []
         tan = self.tan
         if single:
             cumulative = [block for subflow in self.subflows for block in subflow.delivered(selective=False)]
