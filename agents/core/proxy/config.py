@@ -27,6 +27,10 @@ class ProxyConfig:
     """Send DSNs and data ACKs with 8 bytes: 4 bytes less of payload for each packet."""
     header_reserve: int = 0
     """Bytes by which the MSS is lowered further: 20 when a TCP over IPv4 may have subflows over IPv6."""
+    subflow_acks: bool = False
+    """Take the ACK for this host's TCP from the subflow while all data is on one (paper section 3.4), not from the data ACK.
+    A peer that acknowledges a segment on the subflow may still drop its data (RFC 8684 section 3.3.2), and with a subflow
+    that breaks then the data is lost."""
     ack_translation: AckTranslation = AckTranslation.PROJECTION
     policy: str = "manual"
     """Who opens subflows and moves the traffic: "manual" (commands only), "follow" (usable addresses), "cheapest" or
