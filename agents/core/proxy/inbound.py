@@ -50,7 +50,8 @@ def segment_from_network(
         return _discard(connection, subflow, "an option's length lies", actions)
     connection.active_s = now
     subflow.hear(segment.timestamp, now)
-    _measure_round_trip(connection, subflow, segment)
+    if segment.timestamp is not None and connection.timestamps:
+        subflow.measure_round_trip(connection.timestamp, segment.echo)
     fresh = _Fresh()
     if segment.mptcp and not signalling.handle_options(connection, subflow, segment, now, actions):
         return Verdict.DROP
@@ -257,16 +258,6 @@ def _take_ack(connection: Connection, subflow: Subflow, segment: Segment) -> Non
         connection.dan = max(connection.dan, connection.project_tan()[0])
     if connection.fallback or (segment.dss is None and connection.dan == 1):  # a window belongs to a data ACK
         connection.window_edge = max(connection.window_edge, connection.dan + (segment.window << subflow.window_scale))
-
-
-def _measure_round_trip(connection: Connection, subflow: Subflow, segment: Segment) -> None:
-    """RFC 7323 section 4.1, with the clock that this host's TCP stamps with (milliseconds on Linux)."""
-    if segment.timestamp is None or not connection.timestamps or not segment.echo:
-        return
-    sample_s = ((connection.timestamp - segment.echo) & 0xFFFFFFFF) / 1000
-    if sample_s > 60:
-        return
-    subflow.round_trip_s = sample_s if subflow.round_trip_s is None else subflow.round_trip_s * 7 / 8 + sample_s / 8
 
 
 def _acknowledgement(

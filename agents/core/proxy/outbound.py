@@ -118,7 +118,9 @@ def _payload(
         _notice_silence(connection, connection.send.owners[at], now, actions)
     before = len(connection.send)
     places = connection.place(start, end)
-    if len(connection.send) != before or not places:
+    goes_on = all(subflow is connection.placed_on and s - low == connection.placed_shift for subflow, s, low, _high in places)
+    if not places or (len(connection.send) != before and not goes_on):
+        connection.placed_on, connection.placed_shift = (places[-1][0], places[-1][1] - places[-1][2]) if places else (None, 0)
         pieces = [{"subflow": subflow.number, "ssn": s, "start": low, "end": high} for subflow, s, low, high in places]
         actions.append(Log("place", {"connection": connection.number, "start": start, "end": end, "pieces": pieces}))
     large = offload is Offload.SUPERPACKET

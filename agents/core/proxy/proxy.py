@@ -8,12 +8,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from agents.core.proxy import closing, commands, handshake, joins, packets, policy, signalling
+from agents.core.proxy import closing, commands, fast_path, handshake, joins, packets, policy, signalling
 from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Send, Verdict
 from agents.core.proxy.commands import CommandRefused
 from agents.core.proxy.config import LocalAddress, ProxyConfig
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.inbound import segment_from_network
+from agents.core.proxy.lane import packed_ends
 from agents.core.proxy.outbound import segment_from_host
 from agents.core.proxy.states import State, SubflowState
 from agents.core.proxy.subflow import Subflow
@@ -35,6 +36,9 @@ class Proxy:
         self._by_host: dict[Key, Connection] = {}
         self._by_subflow: dict[Key, tuple[Connection, Subflow]] = {}
         self._by_token: dict[bytes, Connection] = {}
+        self._usual_from_host: dict[bytes, Connection] = {}
+        """By addresses and ports as they lie in an IPv4 header without options: for the fast path."""
+        self._usual_from_network: dict[bytes, tuple[Connection, Subflow]] = {}
         self._half_open: OrderedDict[int, Connection] = OrderedDict()
         self._timers: list[tuple[float, int]] = []
         self._numbered: dict[int, Connection] = {}
@@ -49,6 +53,11 @@ class Proxy:
     def outbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
         """A packet of this host's TCP on its way to the network."""
         self.counters["outbound"] += 1
+        if offload is Offload.NONE:
+            usual = self._usual_from_host.get(packet[12:24])
+            short = fast_path.from_host(usual, packet, now) if usual is not None else None
+            if short is not None:
+                return short
         try:
             segment = parse(packet)
         except WireError:
@@ -70,6 +79,11 @@ class Proxy:
     def inbound(self, packet: bytes, now: float, actions: list[Action], offload: Offload = Offload.NONE) -> Answer:
         """A packet from the network on its way to this host's TCP."""
         self.counters["inbound"] += 1
+        if offload is Offload.NONE:
+            usual = self._usual_from_network.get(packet[12:24])
+            short = fast_path.from_network(*usual, packet, now) if usual is not None else None
+            if short is not None:
+                return short
         try:
             segment = parse(packet)
         except WireError:
@@ -235,7 +249,7 @@ class Proxy:
             if initial:  # the port is used again (RFC 9293 section 3.6.1)
                 self._forget(connection)
             else:
-                del self._by_subflow[subflow.key]
+                del self._by_subflow[subflow.key], self._usual_from_network[packed_ends(subflow.key)]
             return self._unknown_from_network(segment, now, actions)
         actions.append(Send(packets.pure_ack(connection, subflow, subflow.sack_sent)))  # RFC 5961 section 4.2
         return Verdict.DROP
@@ -276,6 +290,7 @@ class Proxy:
         self._next_number += 1
         self.counters["connections"] += 1
         self._by_host[connection.key] = connection
+        self._usual_from_host[packed_ends(connection.key)] = connection
         self._by_token[token] = connection
         self._numbered[connection.number] = connection
         self._half_open[connection.number] = connection
@@ -284,12 +299,14 @@ class Proxy:
 
     def _index(self, connection: Connection, subflow: Subflow) -> None:
         self._by_subflow[subflow.key] = (connection, subflow)
+        self._usual_from_network[packed_ends(subflow.key)] = (connection, subflow)
 
     def _forget(self, connection: Connection) -> None:
         if self._by_host.get(connection.key) is connection:
             del self._by_host[connection.key]
+            del self._usual_from_host[packed_ends(connection.key)]
         for key in [key for key, (owner, _subflow) in self._by_subflow.items() if owner is connection]:
-            del self._by_subflow[key]
+            del self._by_subflow[key], self._usual_from_network[packed_ends(key)]
         self._by_token.pop(connection.local_token, None)
         self._half_open.pop(connection.number, None)
         self._numbered.pop(connection.number, None)

@@ -7,10 +7,11 @@ Names: `s` is an offset of the subflow's sequence space (SSN, SAN), `t` one of t
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from agents.core.proxy.lane import Lane
 from agents.core.proxy.projection import advance, intersection, project, project_forward
 from agents.core.proxy.states import CARRYING, SUBFLOW, SubflowInput, SubflowState
 from agents.core.proxy.tables import Interval, IntervalMap, IntervalSet
-from agents.core.sequence import newer32, unwrap32
+from agents.core.sequence import MASK32, newer32, unwrap32
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +93,8 @@ class Subflow:
     tries: int = 0
     deadline: float | None = None
     """When a handshake packet or a FIN is sent again."""
+    lane: Lane | None = None
+    """Of the fast path."""
 
     @property
     def key(self) -> tuple[bytes, int, bytes, int]:
@@ -248,3 +251,11 @@ class Subflow:
         self.silent_retransmissions = 0
         if timestamp is not None and (newer32(timestamp, self.echo) or not self.echo):
             self.echo = timestamp
+
+    def measure_round_trip(self, clock: int, echo: int) -> None:
+        """RFC 7323 section 4.1, with the clock that this host's TCP stamps with (milliseconds on Linux)."""
+        if not echo:
+            return
+        sample_s = ((clock - echo) & MASK32) / 1000
+        if sample_s <= 60:
+            self.round_trip_s = sample_s if self.round_trip_s is None else self.round_trip_s * 7 / 8 + sample_s / 8
