@@ -307,7 +307,9 @@ class Connection:
         if start > self.tan or at < 0:
             return False
         subflow = self.send.owners[at]
-        if not subflow.alive:
+        owed = subflow.owed()
+        behind_gap = start + self.send.shifts[at] >= subflow.send_acked
+        if not subflow.alive or not behind_gap or owed is None or owed < end:
             return False
         reached = advance(self.tan, subflow.delivered())[0]
         if reached < end:
