@@ -157,12 +157,17 @@ class ReceiverMachine(RuleBasedStateMachine):
 # -- the sender: placing, SAN and SACK of subflows and the data ACK to the TAN ------------------------------------------
 
 
+def open_connection() -> Connection:
+    config = ProxyConfig(subflow_acks=True)
+    return Connection(1, config, bytes(4), 1, bytes(4), 2, True, State.ESTABLISHED, 0.0, bytes(8))
+
+
 class SenderMachine(RuleBasedStateMachine):
     """Connection.place, .project_tan and .give, Subflow.take_ack and .delivered against dicts of bytes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.real = Connection(1, ProxyConfig(), bytes(4), 1, bytes(4), 2, True, State.ESTABLISHED, 0.0, bytes(8))
+        self.real = open_connection()
         self.placed: dict[int, tuple[Subflow, int]] = {}
         self.sent: dict[Subflow, dict[int, int]] = {}
         self.sacked: dict[Subflow, set[int]] = {}
@@ -178,6 +183,10 @@ class SenderMachine(RuleBasedStateMachine):
         self.real.subflows.append(made)
         if self.real.active is None or len(self.sent) % 2:
             self.real.active = made
+
+    @rule(subflow_acks=st.booleans())
+    def configure(self, subflow_acks: bool) -> None:
+        self.real.config = ProxyConfig(subflow_acks=subflow_acks)
 
     @rule(number=st.integers(0, 9))
     def break_one(self, number: int) -> None:
@@ -262,7 +271,7 @@ class SenderMachine(RuleBasedStateMachine):
         owed = [t for at, s, t in everything if s >= at.send_acked and s not in self.sacked[at]]
         owners = {self.placed[t][0] for t in range(self.tan, self.send_max)}
         tan = self.tan
-        if len(owners) <= 1 and all(owner.alive for owner in owners):
+        if self.real.config.subflow_acks and len(owners) <= 1 and all(owner.alive for owner in owners):
             tan = after(tan, cumulative)[0]
         tan = max(tan, self.real.dan)
         if owed:
@@ -308,8 +317,7 @@ def test_the_tables_have_one_entry_between_handovers() -> None:
 
 def figure_5() -> Connection:
     """After a break, new data went out before what had been lost: t 11 to 20 have s 1 to 10, t 1 to 10 have s 11 to 20."""
-    config = ProxyConfig()
-    connection = Connection(1, config, bytes(4), 1, bytes(4), 2, True, State.ESTABLISHED, 0.0, bytes(8))
+    connection = open_connection()
     old, new = subflow(0), subflow(1)
     connection.subflows += [old, new]
     connection.active = old
@@ -324,7 +332,7 @@ def figure_5() -> Connection:
 def translated(
     connection: Connection, translation: AckTranslation, san: int, blocks: list[Interval]
 ) -> tuple[int, list[Interval]]:
-    connection.config = ProxyConfig(ack_translation=translation)
+    connection.config = ProxyConfig(ack_translation=translation, subflow_acks=True)
     assert connection.subflows[0].take_ack(san, blocks)
     return connection.project_tan()
 
