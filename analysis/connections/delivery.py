@@ -116,15 +116,18 @@ def deliver(transfer: Transfer, everything: Bools) -> Delivered:
     on_flow, on_data = np.full(t.directions, -1, np.int64), np.zeros(t.streams, np.int64)
     np.maximum.at(on_flow, t.ack_direction, t.flow_ack)
     np.maximum.at(on_data, t.ack_stream, t.data_ack)
-    taken = acknowledged(t.stream, t.begin, t.end, t.flow_begin < on_flow[t.direction], on_data)
+    data_ack_ns = _data_ack_times(t)
+    on_subflow = t.flow_begin < on_flow[t.direction]
+    taken = acknowledged(t.stream, t.begin, t.end, on_subflow, on_data, t.time_ns <= data_ack_ns)
     taken |= everything[t.stream] & (t.begin >= 0)
     lost = find_missed(Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end), t.flow_new, on_flow, _flow_answers(t))
     mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
     gone = find_missed(Spans(t.time_ns, mapped, t.begin, t.end), t.new_bytes, on_data, _data_answers(t))
     if lost.time_ns.size:
-        t, taken = _with_lost(t, taken, lost)
+        t, taken, data_ack_ns = _with_lost(t, taken, data_ack_ns, lost)
     growth = grow(
-        t.time_ns, t.direction, t.flow_end, t.flow_reached, t.stream, t.begin, t.end, taken, t.streams, missed=gone
+        t.time_ns, t.direction, t.flow_end, t.flow_reached, t.stream, t.begin, t.end, taken, t.streams, missed=gone,
+        data_ack_ns=data_ack_ns,
     )  # fmt: skip
     return Delivered(growth, gone)
 
@@ -158,9 +161,11 @@ def _in_order(spans: Spans) -> Spans:
     return spans
 
 
-def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> tuple[Transfer, Bools]:
-    """The segments, and which of them count, with the bytes that subflows lost added. These have no place in the data stream
-    and do not count; they only help what comes behind them."""
+def _with_lost(t: Transfer, taken: Bools, data_ack_ns: Int64s, lost: Spans) -> tuple[Transfer, Bools, Int64s]:
+    """The segments, which of them count and when they were acknowledged, with the bytes that subflows lost added.
+
+    The lost bytes have no place in the data stream and do not count; they only help what comes behind them.
+    """
     order = np.argsort(np.concatenate((lost.time_ns, t.time_ns)), kind="stable")
 
     def merged(of_lost: Any, column: Any) -> Any:
@@ -177,12 +182,31 @@ def _with_lost(t: Transfer, taken: Bools, lost: Spans) -> tuple[Transfer, Bools]
         begin=merged(-1, t.begin),
         end=merged(-1, t.end),
     )
-    return more, merged(False, taken)
+    return more, merged(False, taken), merged(np.iinfo(np.int64).max, data_ack_ns)
 
 
-def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:
+def _data_ack_times(t: Transfer) -> Int64s:
+    """When the data of each segment was acknowledged at data level for the first time; the end of time for never."""
+    rows = np.flatnonzero(t.data_ack >= 0)
+    rows = rows[np.argsort(t.ack_stream[rows], kind="stable")]
+    # One ascending list for all streams: a stream's acknowledgments lie between its base and the next one's.
+    width = int(max(t.data_ack.max(initial=0), t.end.max(initial=0))) + 2
+    reached = np.maximum.accumulate(t.ack_stream[rows].astype(np.int64) * width + t.data_ack[rows])
+    wanted = t.stream.astype(np.int64) * width + t.end
+    at = np.searchsorted(reached, wanted)
+    times = np.full(t.time_ns.shape, np.iinfo(np.int64).max)
+    found = np.flatnonzero((t.begin >= 0) & (at < rows.size))
+    found = found[t.ack_stream[rows[at[found]]] == t.stream[found]]
+    times[found] = t.ack_time_ns[rows[at[found]]]
+    return times
+
+
+def acknowledged(
+    stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s, explains: Bools | None = None
+) -> Bools:
     """Which segments count as taken by the receiver. `on_subflow`: acknowledged there; `on_data`: per stream how far it ever
-    acknowledged the data. Positions in the data stream are -1 for segments without a place in it."""
+    acknowledged the data. Positions in the data stream are -1 for segments without a place in it. `explains`: segments that
+    were there when their data was acknowledged; one that came later is not how the receiver got it."""
     mapped = begin >= 0
     taken = on_subflow & mapped
     candidates = mapped & ~taken & (end <= on_data[stream])
@@ -191,7 +215,7 @@ def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, o
     # Those whose bytes no acknowledged segment carried: new when they are painted over all of these.
     concerned = np.zeros(on_data.size, np.bool_)
     concerned[stream[candidates]] = True
-    known = np.flatnonzero(taken & concerned[stream])
+    known = np.flatnonzero(taken & concerned[stream] & (True if explains is None else explains))
     asked = np.flatnonzero(candidates)
     rows = np.concatenate((known, asked))
     fresh = cover(stream[rows], begin[rows], end[rows], on_data.size).new_bytes[known.size :] > 0
@@ -201,17 +225,19 @@ def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, o
 
 def grow(
     time_ns: Int64s, direction: Array, flow_end: Int64s, flow_reached: Int64s, stream: Array, begin: Int64s, end: Int64s,
-    taken: Bools, streams: int, missed: Spans | None = None,
+    taken: Bools, streams: int, missed: Spans | None = None, data_ack_ns: Int64s | None = None,
 ) -> Growth:  # fmt: skip
     """When data streams grew. All arrays have one entry per segment in order of time.
 
     `direction`: flow direction (any number that tells subflows apart), `flow_end` and `flow_reached`: where the segment ends
-    in the subflow, and how far that was complete then. `taken`: segments that count; `missed`: what counts beside them.
+    in the subflow, and how far that was complete then. `taken`: segments that count; `missed`: what counts beside them;
+    `data_ack_ns`: when the data level acknowledged each of them.
     """
     moments = _ready_times(time_ns, direction, flow_end, flow_reached)
-    # The data level acknowledged what its subflow never completed: a receiver that needs no order there, such as a proxy.
-    moments = np.where(taken & (moments < 0), time_ns, moments)
-    rows = np.flatnonzero(taken)
+    if data_ack_ns is not None:
+        # Acknowledged before the subflow was complete: by a receiver that needs no order there, such as a proxy.
+        moments = np.where(data_ack_ns < np.where(moments < 0, np.iinfo(np.int64).max, moments), time_ns, moments)
+    rows = np.flatnonzero(taken & (moments >= 0))
     arrived = Spans(moments[rows], stream[rows], begin[rows], end[rows])
     if missed is not None:
         arrived = _together(arrived, missed)

@@ -124,7 +124,9 @@ def _payload(
         pieces = [{"subflow": subflow.number, "ssn": s, "start": low, "end": high} for subflow, s, low, high in places]
         actions.append(Log("place", {"connection": connection.number, "start": start, "end": end, "pieces": pieces}))
     large = offload is Offload.SUPERPACKET
-    if len(places) != 1 or not _in_one_mapping(connection, *places[0], end - start):
+    # A peer acknowledges data with a checksum only when all of its mapping is there: large mappings would hold back our host.
+    in_pieces = large and connection.checksum and connection.data_level
+    if in_pieces or len(places) != 1 or not _in_one_mapping(connection, *places[0], end - start):
         places = _cut(places, connection.payload_max if large else _MAPPING_MAX)
     out = []
     for subflow, s, low, high in places:
