@@ -22,6 +22,7 @@ Start here:
   roamlab shell mobile           look around in the network yourself
   roamlab ctl                    the agents of what is running, and commands to them
   roamlab analyse trace.pcapng   connections, subflows and gaps in any capture
+  roamlab proxy replay X.pcapng  the MPTCP proxy's decisions on a capture again
 
 Nothing touches the host's network: every run lives in namespaces of its own and
 leaves nothing but its folder in results/. No root is needed where the kernel
@@ -30,6 +31,7 @@ allows user namespaces. End a long run with Ctrl-C; what was finished stays."""
 
 COMMANDS = {
     "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell", "ctl": "ctl:ctl",
+    "proxy": "proxy:proxy",
     "repeatability": "repeatability:repeatability", "guest": "guest:guest",
     "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "clean": "clean:clean",
 }  # fmt: skip
