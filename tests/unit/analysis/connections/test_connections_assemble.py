@@ -206,6 +206,27 @@ def test_data_acknowledged_though_its_subflow_fell_silent():
     assert grown(packets) == [(100, 1000), (110, 2000), (500, 3000)]
 
 
+def test_a_receiver_that_takes_data_behind_a_hole_of_its_subflow():
+    """A proxy passes segments on as they come. The subflow's hole is never closed: what it lacks comes by another subflow."""
+    packets = Packets()
+    line, other = initial(packets), joined(packets, 40)
+    down(line, 100, 0, 1000, 0)
+    down(line, 120, 2000, 1000, 2000, taken=False)
+    down(other, 300, 0, 1000, 1000)
+    other.send(301, True, acked=1000, **data_ack(dsn(False, 3000)))
+    assert grown(packets) == [(100, 1000), (300, 3000)]
+
+
+def test_a_copy_that_comes_after_the_acknowledgment_is_not_how_the_data_came():
+    packets = Packets()
+    line, other = initial(packets), joined(packets, 40)
+    down(line, 100, 0, 1000, 0)
+    down(line, 120, 1000, 1000, 1000, taken=False)
+    other.send(130, True, acked=0, **data_ack(dsn(False, 2000)))
+    down(other, 500, 0, 1000, 1000)
+    assert grown(packets) == [(100, 1000), (120, 2000)]
+
+
 def test_without_the_receivers_packets_all_that_was_sent_counts():
     packets = Packets()
     line = Line(packets)
