@@ -1,6 +1,10 @@
 # Second part of the guest's start: what a booted system has, then the task of this boot. Ends by restarting, which ends QEMU.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 export PYTHONPATH=/opt/roamlab PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+# Mininet imports distutils. Where Python still has it, setuptools need not bring its own, which takes long to import.
+for file in /usr/lib/python3*/distutils/version.py; do
+  [ -e "$file" ] && export SETUPTOOLS_USE_DISTUTILS=stdlib
+done
 cd /root || exit
 mkdir -p /dev/pts /dev/shm /results /run
 mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts

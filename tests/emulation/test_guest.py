@@ -115,6 +115,27 @@ def test_idle_time_is_skipped() -> None:
     assert float(done.stdout) > IDLE_S > wall_s
 
 
+NAPS = """
+import hashlib, time
+moments = []
+for i in range(20_000):
+    time.sleep(0.0003 + i % 7 * 1e-5)
+    moments.append(time.monotonic_ns())
+print(hashlib.sha256(str(moments).encode()).hexdigest())
+"""
+
+
+def test_short_sleeps_take_the_same_time_on_a_host_that_is_too_busy() -> None:
+    """More guests than CPUs: each is stopped by the host at moments of its own, also between running and idling."""
+    argv = [ROAMLAB, "guest", "shell", "--flavour", "virtual-time", "python3", "-c", NAPS]
+    guests = [
+        subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, text=True) for _ in range((os.cpu_count() or 1) + 2)
+    ]
+    said = {guest.communicate(timeout=RUN_TIMEOUT_S)[0] for guest in guests}
+    assert len(said) == 1, said
+    assert len(said.pop().strip()) == 64
+
+
 def test_panic_and_hang_are_told_with_the_consoles_last_words() -> None:
     done = shell("sh", "-c", "echo c > /proc/sysrq-trigger")
     assert done.returncode == 1
