@@ -225,7 +225,9 @@ def from_network(connection: Connection, subflow: Subflow, packet: bytes, now: f
     ):  # fmt: skip
         return None
     option = layout.body.unpack_from(packet, _LEAST_WITH_DSS - 4)
-    dan = _near(option[0] - connection.idsn_local, connection.dan, layout.ack_mask)
+    dan = connection.dan
+    if (option[0] - connection.idsn_local - dan) & layout.ack_mask:
+        dan = _near(option[0] - connection.idsn_local, dan, layout.ack_mask)
     length, shift = size - layout.size, 0
     if dan > connection.send_max or (length > 0) is not (layout.dsn_mask > 0):
         return None
@@ -236,17 +238,25 @@ def from_network(connection: Connection, subflow: Subflow, packet: bytes, now: f
         shift = learnt
 
     connection.active_s = now
-    connection.dan = max(connection.dan, dan)
-    connection.window_edge = max(connection.window_edge, dan + (window << subflow.window_scale))
+    if dan > connection.dan:
+        connection.dan = dan
+    if dan + (window << subflow.window_scale) > connection.window_edge:
+        connection.window_edge = dan + (window << subflow.window_scale)
     subflow.unmapped = 0
     subflow.hear(stamp, now)
     subflow.measure_round_trip(connection.timestamp, echo)
     if san > subflow.send_acked or subflow.send_sacked:
         subflow.take_ack(san, [])
-    tan = _tan(connection, subflow)
-    new_window = connection.window_for(tan)
-    news = tan > connection.tan or new_window != connection.window or connection.blocks
-    connection.give(tan, [], new_window)
+    if sent.ends or send.ends:
+        tan = _tan(connection, subflow)
+        new_window = connection.window_for(tan)
+        news = tan > connection.tan or new_window != connection.window or connection.blocks
+        connection.give(tan, [], new_window)
+    else:  # only the peer sends
+        tan = max(connection.tan, connection.dan)
+        new_window = connection.window_for(tan)
+        news = tan > connection.tan or new_window != connection.window or connection.blocks
+        connection.tan, connection.blocks, connection.window = tan, [], new_window
     if not length:
         expected = subflow.probe_sent or connection.host_waits
         subflow.probe_sent = connection.host_waits = False
@@ -262,8 +272,12 @@ def from_network(connection: Connection, subflow: Subflow, packet: bytes, now: f
         added = lane.host_ends + 32 + new_seq + new_ack + _PLAIN_ACK + new_window + _STAMP + given + echo
         return _ACK_TO_HOST.pack(lane.ack_to_host, new_seq, new_ack, _PLAIN_ACK, new_window, -added % MODULUS, 0,
                                  _STAMP, given, echo)  # fmt: skip
-    seen.add(s, s + length)
-    connection.receive_max = max(connection.receive_max, t + length)
+    if seen.ends:
+        seen.ends[0] = s + length
+    else:
+        seen.add(s, s + length)
+    if t + length > connection.receive_max:
+        connection.receive_max = t + length
     connection.last_delivered = subflow
     less = layout.size - _HEAD_BYTES
     first, total, fragment, new_offset = first & 0xFFFC, total - less, fragment or 0x4000, _PLAIN_ACK | offset & _PUSH
@@ -307,12 +321,12 @@ def _learn(connection: Connection, subflow: Subflow, s: int, end: int, layout: _
 
 def _tan(connection: Connection, subflow: Subflow) -> int:
     """The TAN after new acknowledgements, as Connection.project_tan has it for one subflow with one mapping."""
-    sent, tan = subflow.sent, connection.tan
+    sent, told = subflow.sent, connection.tan
+    tan = max(told, connection.dan, connection.promised)
     if not sent.starts:
-        return max(tan, connection.dan)
+        return tan
     start, end, shift, acked = sent.starts[0], sent.ends[0], sent.shifts[0], subflow.send_acked
-    if start < acked and start + shift <= tan:
+    if connection.config.subflow_acks and start < acked and start + shift <= told:
         tan = max(tan, min(acked, end) + shift)
-    tan = max(tan, connection.dan)
     owed = max(start, acked)
-    return tan if owed >= end else max(connection.tan, min(tan, owed + shift))
+    return tan if owed >= end else max(told, min(tan, owed + shift))
