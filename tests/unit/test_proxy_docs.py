@@ -75,3 +75,14 @@ def test_what_is_referred_to_exists() -> None:
         assert (DOCS / target).exists(), target
     if "roamlab proxy" in TEXT:
         assert "proxy" in COMMANDS
+
+
+def test_the_coverage_page_names_files_that_exist() -> None:
+    text = (DOCS / "rfc-coverage.md").read_text()
+    part = text[text.index("## The lightweight MPTCP proxy") :]
+    root = DOCS.parent
+    places = ["agents/core/proxy", "tests/unit/agents/core/proxy", "tests/unit/proxy_models", ""]
+    for name in re.findall(r"`([\w/]+\.py)`", part):
+        assert any((root / place / name).exists() for place in places), name
+    for target in re.findall(r"\]\(([^)#]+\.md)\)", text + (DOCS / "errata.md").read_text()):
+        assert (DOCS / target).exists(), target

@@ -43,7 +43,7 @@ def test_a_break_by_hand(tmp_path: Path) -> None:
     assert found["send"] == [
         {"start": 1, "end": 5001, "subflow": 0, "ssn": 1},
         {"start": 5001, "end": 9001, "subflow": 1, "ssn": 1001},
-        {"start": 9001, "end": None, "subflow": 1, "ssn": 1},
+        {"start": 9001, "end": 10001, "subflow": 1, "ssn": 1},
     ]
     assert [item["state"] for item in found["subflows"]] == ["dead: handover", "established"]
     assert found["subflows"][0]["received"] == [{"ssn": 1, "end": None, "dsn": 1}]
