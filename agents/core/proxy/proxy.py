@@ -25,6 +25,7 @@ from agents.wire.tcp import ACK, FIN, RST, SYN, Segment, parse
 
 Key = tuple[bytes, int, bytes, int]
 _TRIES_FOR_A_KEY = 8
+_RELEASED_MAX = 1_024
 
 
 class Proxy:
@@ -40,6 +41,7 @@ class Proxy:
         """By addresses and ports as they lie in an IPv4 header without options: for the fast path."""
         self._usual_from_network: dict[bytes, tuple[Connection, Subflow]] = {}
         self._half_open: OrderedDict[int, Connection] = OrderedDict()
+        self._released: OrderedDict[Key, None] = OrderedDict()
         self._timers: list[tuple[float, int]] = []
         self._numbered: dict[int, Connection] = {}
         self._next_number = 1
@@ -140,6 +142,8 @@ class Proxy:
 
     def _stray_from_host(self, segment: Segment, actions: list[Action]) -> Answer:
         """A segment of a connection that the proxy translated before it was restarted: neither side can go on."""
+        if segment.key in self._released:  # it waited in the queue meanwhile
+            return Verdict.RELEASE
         self.counters["stray"] += 1
         if not segment.flags & RST:
             actions.append(Deliver(packets.stray_reset(segment)))
@@ -149,6 +153,8 @@ class Proxy:
 
     def _unknown_from_network(self, segment: Segment, now: float, actions: list[Action]) -> Answer:
         if not segment.flags & SYN:
+            if (segment.destination, segment.destination_port, segment.source, segment.source_port) in self._released:
+                return Verdict.RELEASE
             self.counters["stray"] += 1
             if not segment.flags & RST:
                 actions.append(Send(packets.stray_reset(segment)))
@@ -290,6 +296,7 @@ class Proxy:
         self._next_number += 1
         self.counters["connections"] += 1
         self._by_host[connection.key] = connection
+        self._released.pop(connection.key, None)
         self._usual_from_host[packed_ends(connection.key)] = connection
         self._by_token[token] = connection
         self._numbered[connection.number] = connection
@@ -313,6 +320,9 @@ class Proxy:
 
     def _release(self, connection: Connection) -> Answer:
         self._forget(connection)
+        self._released[connection.key] = None
+        if len(self._released) > _RELEASED_MAX:
+            self._released.popitem(last=False)
         return Verdict.RELEASE
 
     # -- time ---------------------------------------------------------------------------------------------------------

@@ -156,8 +156,10 @@ def options_are_gone(connection: Connection, subflow: Subflow, s: int, now: floa
         closing.break_subflow(connection, subflow, "no MPTCP options", now, actions, reason=ResetReason.MIDDLEBOX)
         return False
     received = subflow.received
-    t = s + (received.shifts[-1] if received.shifts else connection.receive_max - max(s, subflow.ack_sent))
-    fall_back(connection, subflow, s, t, "no MPTCP options", actions)
+    shift = received.shifts[-1] if received.shifts else connection.receive_max - subflow.ack_sent
+    # Segments before this one may have come without mapping as well, and will come again.
+    low = max(min(s, received.ends[-1] if received.ends else 0), subflow.ack_sent)
+    fall_back(connection, subflow, low, low + shift, "no MPTCP options", actions)
     return True
 
 
