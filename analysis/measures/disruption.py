@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from analysis.connections.model import REINJECTION, RETRANSMISSION
 from analysis.measures.delivery import Delivery
 from analysis.measures.observation import Int64s, Observation
-from analysis.measures.phases import Handover, Signal, Span, find_silence, split_event
+from analysis.measures.phases import Handover, Signal, Span, find_silence, gap_around, split_event
 
 if TYPE_CHECKING:
     from analysis.mobileip import Mobility
@@ -124,7 +125,8 @@ def handovers(
         before_ns = min(next_ns, end_ns + 1)
         signal = actions.signal(event_ns, before_ns) or actions.repetition(event_ns, before_ns)
         steps = actions.registration(event_ns, next_ns), actions.join(event_ns, next_ns)
-        out.append(split_event(event_ns, t0_ns, silence, until_ns, signal, *steps))
+        row = split_event(event_ns, t0_ns, silence, until_ns, signal, *steps)
+        out.append(replace(row, gap_ms=gap_around(delivery.time_ns, event_ns, next_ns)))
         if silence is not None and silence.end_ns is not None:
             since_ns = silence.end_ns
     return out

@@ -63,10 +63,21 @@ class Handover:
     resume_ms: float | None
     signal: str | None
     why: dict[str, str] = field(default_factory=dict)
+    gap_ms: float | None = None
+    """The longest interval between arrivals around the event, whether or not it is longer than usual; None: nothing arrived
+    before or after it."""
 
     def fields(self) -> dict[str, object]:
         """The same as a dict, times rounded to ns."""
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+def gap_around(arrivals_ns: Int64s, event_ns: int, before_ns: int) -> float | None:
+    """The longest interval between arrivals that ends after the event and begins at most LEAD_S after it, before `before_ns`."""
+    first = max(int(np.searchsorted(arrivals_ns, event_ns, side="right")) - 1, 0)
+    last = int(np.searchsorted(arrivals_ns, min(event_ns + LEAD_NS, before_ns), side="right"))
+    intervals = np.diff(arrivals_ns[first : last + 1])
+    return float(intervals.max()) / 1e6 if intervals.size else None
 
 
 def find_silence(

@@ -29,7 +29,7 @@ def _gap(number: int, text: str) -> Claim:
         id=f"seamless-{number + 1}",
         text=text,
         source=Source(key=PAPER, where="section 5.3, figure 8"),
-        metric=f"stream.handovers.{number}.interruption_ms",
+        metric=f"stream.handovers.{number}.gap_ms",
         bound=Bound(op="<=", value=ROUND_TRIP_MS + GRACE_MS, unit="ms"),
         mechanisms=MECHANISMS,
         scenarios=("both-ways",),

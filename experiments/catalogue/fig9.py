@@ -7,7 +7,7 @@ FIRST, SECOND = "mn-eth1", "mn-eth2"
 BREAK_S, DURATION_S = 3.0, 8.0
 DELAY_MS, RATE_MBIT = 30.0, 20.0
 SINGLE, BEYOND, PREPARED = "proxy-proxy-single", "proxy-proxy-single-nudge", "proxy-proxy"
-GAP = "gap_ms"
+GAP = "stream.handovers.0.gap_ms"
 
 
 def paths(delay_ms: float) -> list[dict[str, object]]:

@@ -92,7 +92,7 @@ def break_subflow(
 
 def resume(connection: Connection, actions: list[Action]) -> None:
     """What went down with a subflow goes on over the active one."""
-    if connection.active is None:
+    if connection.active is None or all(owner.alive for owner in connection.send.owners):
         return
     if connection.config.reserve_lost and not connection.sack:
         connection.reserve_lost(connection.active)

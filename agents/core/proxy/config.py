@@ -62,7 +62,7 @@ class ProxyConfig:
     """How often an ADD_ADDR without echo and a FIN without ACK are sent."""
     silence_retransmissions: int = 2
     """So many retransmissions on a subflow that stays silent, and another one that works, mean that its path is dead."""
-    silence_s: float = 0.2
+    silence_s: float = 0.4
     """A subflow is silent when nothing has come for so long, and for three round trips."""
     break_limit_s: float = 60.0
     """A connection without a subflow ends after so long."""

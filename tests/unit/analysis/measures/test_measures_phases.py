@@ -16,6 +16,7 @@ from analysis.measures.phases import (
     Silence,
     Span,
     find_silence,
+    gap_around,
     partition,
     split_event,
 )
@@ -205,3 +206,19 @@ def test_a_step_that_came_too_late_is_named():
 
 def test_a_partition_is_its_fields():
     assert Partition(1, None, None, 2) == (1, None, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("arrivals_ms", "gap_ms"),
+    [
+        ([0, 900, 980, 1100, 1110, 2500], 1390.0),
+        ([0, 900, 980, 1100, 1110, 2110, 3900], 1000.0),
+        ([0, 500, 990, 1010, 2500, 2600], 1490.0),
+        ([1200], None),
+        ([], None),
+    ],
+    ids=["ends late", "begins more than 1 s later", "across the limit", "one", "none"],
+)
+def test_longest_gap_around_an_event(arrivals_ms, gap_ms):
+    arrivals = np.array(arrivals_ms, np.int64) * 1_000_000
+    assert gap_around(arrivals, 1_000_000_000, 2**62) == gap_ms
