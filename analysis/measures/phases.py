@@ -73,7 +73,7 @@ class Handover:
 
 
 def gap_around(arrivals_ns: Int64s, event_ns: int, before_ns: int) -> float | None:
-    """The longest interval between arrivals that ends after the event and begins at most LEAD_S after it, before `before_ns`."""
+    """Longest interval between arrivals that ends after the event and begins at most LEAD_S after it, before `before_ns`."""
     first = max(int(np.searchsorted(arrivals_ns, event_ns, side="right")) - 1, 0)
     last = int(np.searchsorted(arrivals_ns, min(event_ns + LEAD_NS, before_ns), side="right"))
     intervals = np.diff(arrivals_ns[first : last + 1])
