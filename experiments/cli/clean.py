@@ -9,6 +9,7 @@ import click
 
 from experiments.cli.terminal import console
 from experiments.errors import RoamlabError
+from experiments.guest import leftovers
 from experiments.rundir import PARTIAL
 
 
@@ -36,7 +37,8 @@ def stale_folders(results: Path) -> list[Path]:
 def clean(results: Path, dry_run: bool) -> None:
     """Remove the folders of runs that were killed (*.partial). Finished runs are never touched.
 
-    Nothing else needs cleaning: processes, interfaces and namespaces of a run die with its runner.
+    Nothing else needs cleaning: processes, interfaces and namespaces of a run die with its runner, and so does the temporary
+    folder of a guest, unless everything was killed at once; then that goes as well.
     """
     folders = stale_folders(results)
     for folder in folders:
@@ -45,6 +47,8 @@ def clean(results: Path, dry_run: bool) -> None:
                 shutil.rmtree(folder)
             except OSError as error:
                 raise RoamlabError(f"{folder}: cannot be removed: {error.strerror}") from error
+    folders += leftovers.remove_stale(dry_run=dry_run)
+    for folder in folders:
         console.print(f"{'would remove' if dry_run else 'removed'} {folder}")
     if not folders:
         console.print("nothing to clean")

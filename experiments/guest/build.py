@@ -64,7 +64,8 @@ class Build:
         self.say("choosing packages")
         kernel = apt.first_known(recipe.KERNELS)
         if kernel is None:
-            raise RoamlabError(f"guest image: no kernel package: apt knows none of {', '.join(recipe.KERNELS)}")
+            raise RoamlabError(f"guest image: no kernel package: apt knows none of {', '.join(recipe.KERNELS)}: check this "
+                               "machine's package sources and its network")  # fmt: skip
         chosen = [p for p in apt.resolve(recipe.PACKAGES) if not recipe.matches(p.name, recipe.NOT_NEEDED)]
         chosen += [p for p in apt.resolve([kernel]) if recipe.matches(p.name, recipe.KERNEL_PARTS)]
         files = apt.fetch(chosen)

@@ -3,6 +3,7 @@
 The folder of an image is complete or does not exist.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -25,6 +26,7 @@ from experiments.rundir import read_json
 
 _FREE_BYTES = 1_600_000_000
 _KEPT_IMAGES = 3
+_REMEDY = "make the image again with `roamlab guest build --renew`, or set XDG_CACHE_HOME to a folder of yours"
 _SOURCES = ("recipe.py", "build.py", "cpio.py", "packages.py")
 
 
@@ -53,6 +55,18 @@ class Image:
         """Kernel version, package versions, time of the build."""
         return read_json(self.folder / "image.json")
 
+    def check(self) -> None:
+        """Raises RoamlabError when a part of it is missing or cannot be read."""
+        for path in (self.kernel, self.initramfs, self.root, self.folder / "image.json"):
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise RoamlabError(f"{path}: {error.strerror}: {_REMEDY}") from error
+        try:
+            self.describe()
+        except RoamlabError as error:
+            raise RoamlabError(f"{error}: {_REMEDY}") from error
+
 
 def cache_folder() -> Path:
     """Where images are kept."""
@@ -75,12 +89,21 @@ def digest() -> str:
 def get(say: Say, *, renew: bool = False) -> Image:
     """The image, built when it is not there yet. `renew`: built again, with the newest packages. Raises RoamlabError."""
     image = Image(cache_folder() / digest())
-    if image.folder.is_dir() and not renew:
-        return image
-    with _alone(say):
-        if renew or not image.folder.is_dir():  # another process may have built it meanwhile
-            _build_into(image.folder, say)
+    if renew or not _is_there(image):
+        with _alone(say):
+            if renew or not _is_there(image):  # another process may have built it meanwhile
+                _build_into(image.folder, say)
+    image.check()
+    with contextlib.suppress(OSError):  # not ours: then nobody removes it either
+        os.utime(image.folder)
     return image
+
+
+def _is_there(image: Image) -> bool:
+    try:
+        return image.folder.is_dir()
+    except OSError as error:  # a folder above it may not be entered
+        raise RoamlabError(f"{image.folder}: {error.strerror}: {_REMEDY}") from error
 
 
 @contextmanager
@@ -97,11 +120,12 @@ def _alone(say: Say) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise RoamlabError(f"{folder}: guest image cannot be built: {error.strerror or error}") from error
+        remedy = "make room, or set XDG_CACHE_HOME to a folder that can be written"
+        raise RoamlabError(f"{folder}: guest image cannot be built: {error.strerror or error}: {remedy}") from error
 
 
 def _forget_old(folder: Path) -> None:
-    """Keep the newest images: other checkouts may use one, and an older one is built again in half a minute."""
+    """Keep the images that were used last: other checkouts may use one, and an older one is built again in half a minute."""
     images = [path for path in folder.iterdir() if (path / "image.json").exists()]
     for path in sorted(images, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_IMAGES:]:
         shutil.rmtree(path, ignore_errors=True)

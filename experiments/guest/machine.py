@@ -18,6 +18,7 @@ from experiments.clock import now_ns
 from experiments.errors import RoamlabError
 from experiments.guest import qemu, sources
 from experiments.guest.image import Image
+from experiments.guest.leftovers import temporary_folder
 
 _POLL_S = 0.1
 _LAST_LINES = 6
@@ -72,16 +73,13 @@ class LineReader:
 
 @contextmanager
 def guest_folder(image: Image) -> Iterator[Path]:
-    """A folder for the files of boots, with the part of the initramfs that all of them share."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="roamlab-guest."))
-    except OSError as error:
-        raise RoamlabError(f"{tempfile.gettempdir()}: {error.strerror}") from error
-    try:
-        (folder / "programs.cpio").write_bytes(sources.programs(image.describe()["python"]))
+    """A folder for the files of boots, with the part of the initramfs that all of them share. Raises RoamlabError."""
+    with temporary_folder() as folder:
+        try:
+            (folder / "programs.cpio").write_bytes(sources.programs(image.describe()["python"]))
+        except OSError as error:
+            raise RoamlabError(f"{folder}: {error.strerror}: make room or set TMPDIR") from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass

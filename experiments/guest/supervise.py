@@ -6,6 +6,7 @@ The guest lives no longer than this process.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments.guest.machine import GuestError, Machine, Outcome
 from experiments.rundir import RunDirectory, read_json
 
 _NAME = "run"
+_FULL_BYTES = 1_000_000
 CPU_LIMIT = 0.7
 """A run that used more of the guest's CPU measures the emulation, not the network."""
 
@@ -53,7 +55,8 @@ def unpack(archive: Path, folder: Path) -> None:
     )
     if done.returncode != 0 or not (folder / "manifest.json").exists():
         text = done.stderr.strip().splitlines()
-        raise GuestError(f"what the guest handed back is not whole: {text[-1] if text else 'no manifest'}")
+        full = "" if shutil.disk_usage(archive.parent).free > _FULL_BYTES else f"; {archive.parent} is full: set TMPDIR"
+        raise GuestError(f"what the guest handed back is not whole: {text[0] if text else 'no manifest'}{full}")
 
 
 def _say(report: dict[str, Any]) -> None:

@@ -41,10 +41,11 @@ def shell(*arguments: str) -> "subprocess.CompletedProcess[str]":
                           timeout=SHELL_TIMEOUT_S)  # fmt: skip
 
 
-def start(results: Path, mark: str) -> "subprocess.Popen[str]":
+def start(results: Path, mark: str, **more: str) -> "subprocess.Popen[str]":
     argv = [str(ROAMLAB), "run", str(SHORT), "-s", "carrier-loss", "-m", "mptcp", "--guest", "--no-report",
             "--results", str(results), "--json"]  # fmt: skip
-    return subprocess.Popen(argv, env={**environment(), MARK: mark}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(argv, env={**environment(), MARK: mark, **more}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)  # fmt: skip
 
 
 def the_run(results: Path) -> tuple[Path, dict[str, Any]]:
@@ -83,11 +84,15 @@ def test_two_executions_of_a_run_are_the_same_packets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_guest_outlives_its_runner(tmp_path: Path, number: int) -> None:
     mark = new_mark()
-    with start(tmp_path, mark) as process:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with start(tmp_path, mark, TMPDIR=str(temporary)) as process:
         wait_until(lambda: any(qemu.PROGRAM in line for line in marked(mark).values()), RUN_TIMEOUT_S, "a guest")
         wait_until(lambda: list(tmp_path.glob("short/*/logs/guest-console.log")), RUN_TIMEOUT_S, "its console")
+        assert list(temporary.iterdir())
         process.send_signal(number)
         wait_until(lambda: not marked(mark), GONE_WITHIN_S, "end of every process")
+        assert not list(temporary.iterdir())
         _, errors = process.communicate(timeout=GONE_WITHIN_S)
     if number == signal.SIGKILL:
         assert list(tmp_path.glob("short/*.partial"))

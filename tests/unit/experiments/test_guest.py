@@ -3,21 +3,28 @@
 import io
 import json
 import lzma
+import os
+import shutil
 import stat
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from experiments.capsule import environment
 from experiments.errors import RoamlabError
-from experiments.guest import cpio, qemu, recipe, sources
-from experiments.guest.build import load_order, needed_modules, unpacked_kernel
+from experiments.guest import cpio, image, leftovers, qemu, recipe, sources
+from experiments.guest.build import Build, load_order, needed_modules, unpacked_kernel
 from experiments.guest.image import Image
 from experiments.guest.inside import busy_and_total
-from experiments.guest.machine import GuestError, LineReader, Machine, Outcome
-from experiments.guest.packages import Package, parse_uris
+from experiments.guest.machine import GuestError, LineReader, Machine, Outcome, guest_folder
+from experiments.guest.packages import Apt, Package, parse_uris
 from experiments.guest.supervise import complete_manifest, order_for_guest, unpack
+from topologies.waiting import wait_until
 
 MODULES_DEP = """kernel/net/sched/sch_netem.ko:
 kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko kernel/fs/jbd2/jbd2.ko
@@ -119,7 +126,7 @@ def test_no_flavour_has_a_network_and_each_dies_with_its_parent(flavour: str) ->
 
 def test_virtual_time_is_fixed_in_clock_and_randomness() -> None:
     argv = boot(qemu.VIRTUAL_TIME, seed=7)
-    assert argv[argv.index("-icount") + 1] == "shift=0,sleep=off"
+    assert argv[argv.index("-icount") + 1].split(",")[:3] == ["shift=0", "sleep=off", "rr=record"]
     assert argv[argv.index("-seed") + 1] == "7"
     assert argv[argv.index("-rtc") + 1].startswith("clock=vm,base=")
     assert not [word for word in argv if "blk" in word or "9p" in word or "rng" in word]  # they answer in the host's time
@@ -266,3 +273,143 @@ def test_panic_hang_and_silence_have_their_own_messages(tmp_path: Path) -> None:
 
 def test_cpu_use_counts_waiting_as_idle() -> None:
     assert busy_and_total("cpu  10 1 5 70 4 2 3 0 9 9\ncpu0 ...\n") == (21, 95)
+
+
+# -- what is left, and what is said when something is missing -------------------------------------------------------
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_folder_of_a_guest_goes_with_its_block(temporary: Path) -> None:
+    with leftovers.temporary_folder() as folder:
+        (folder / "x").write_text("x")
+        assert leftovers.remove_stale() == []  # somebody uses it
+        assert folder.is_dir()
+    assert not list(temporary.iterdir())
+
+
+def test_folder_of_a_guest_goes_with_a_killed_process(temporary: Path) -> None:
+    code = ("from experiments.guest.leftovers import temporary_folder; import signal\n"
+            "with temporary_folder() as folder: print(folder, flush=True); signal.pause()")  # fmt: skip
+    env = {**environment(), "TMPDIR": str(temporary)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        assert folder.is_dir()
+        process.kill()
+        wait_until(lambda: not folder.exists(), 10, "removal of the folder")
+
+
+def test_stale_folders_are_removed_at_the_next_start(temporary: Path) -> None:
+    stale, strange = temporary / f"{leftovers.PREFIX}old", temporary / "other"
+    for path in (stale, strange):
+        path.mkdir()
+    assert leftovers.remove_stale(dry_run=True) == [stale]
+    assert stale.is_dir()
+    with leftovers.temporary_folder():
+        assert not stale.exists()
+    assert strange.is_dir()
+
+
+def test_no_folder_for_guests_is_one_line(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "missing"))
+    with (
+        pytest.raises(RoamlabError, match="missing: No such file or directory: make room or set TMPDIR"),
+        guest_folder(Image(temporary)),
+    ):
+        pass
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for images with a complete one in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = image.cache_folder() / image.digest()
+    folder.mkdir(parents=True)
+    for name in ("kernel", "initramfs.cpio", "root.ext4"):
+        (folder / name).touch()
+    (folder / "image.json").write_text("{}")
+    return folder
+
+
+def say(_text: str) -> None:
+    """Nobody listens."""
+
+
+def test_a_complete_image_is_taken(cache: Path) -> None:
+    assert image.get(say).folder == cache
+
+
+def test_images_that_were_used_last_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [cache.with_name(f"other{n}") for n in range(5)]
+    for n, path in enumerate([cache, *others]):
+        path.mkdir(exist_ok=True)
+        (path / "image.json").write_text("{}")
+        os.utime(path, (n, n))
+    image.get(say)  # the oldest of all is used again
+    image._forget_old(cache.parent)
+    assert set(cache.parent.iterdir()) == {cache, *others[-2:]}
+
+
+@pytest.mark.parametrize("name", ["kernel", "initramfs.cpio", "root.ext4", "image.json"])
+def test_a_damaged_image_is_one_line_with_the_remedy(cache: Path, name: str) -> None:
+    (cache / name).unlink()
+    with pytest.raises(RoamlabError, match=rf"{name}: No such file or directory: .*guest build --renew") as caught:
+        image.get(say)
+    assert "\n" not in str(caught.value)
+    (cache / name).mkdir()
+    with pytest.raises(RoamlabError, match=rf"{name}: Is a directory: .*guest build --renew"):
+        image.get(say)
+
+
+def test_a_damaged_description_is_one_line_with_the_remedy(cache: Path) -> None:
+    (cache / "image.json").write_text("{")
+    with pytest.raises(RoamlabError, match=r"image\.json: line 1: not JSON.*guest build --renew"):
+        image.get(say)
+
+
+def test_a_cache_that_may_not_be_entered_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(RoamlabError, match=r"Permission denied: .*XDG_CACHE_HOME"):
+        image.get(say)
+
+
+def test_no_room_for_an_image_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image.shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
+    with pytest.raises(RoamlabError, match=r"only 5 MB free, .* takes 1600 MB: make room or set XDG_CACHE_HOME"):
+        image.get(say, renew=True)
+    assert cache.is_dir()  # the one that was there stays
+
+
+def test_a_disk_that_fills_up_during_a_build_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: Build) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**10))
+    monkeypatch.setattr(Build, "all_steps", fail)
+    with pytest.raises(RoamlabError, match="cannot be built: No space left on device: make room"):
+        image.get(say, renew=True)
+    assert not list(cache.parent.glob("*.partial"))
+
+
+def test_no_kernel_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Apt, "first_known", lambda self, names: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: name)
+    with pytest.raises(
+        RoamlabError, match=r"no kernel package: apt knows none of linux-image-amd64, .*: check .* package sources"
+    ):
+        Build(tmp_path, tmp_path, say).all_steps()
+
+
+def test_a_full_disk_explains_a_cut_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").touch()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(GuestError, match=rf"not whole: tar: .*; {tmp_path} is full: set TMPDIR"):
+        unpack(tmp_path / "empty", tmp_path)
