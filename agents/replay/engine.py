@@ -27,6 +27,8 @@ from agents.wire.tcp import ACK, RST, SYN, Segment
 
 SLACK_S: Final = 0.25
 """A packet of the capture and its counterpart may be so far apart: timers ring early or late."""
+CLOCK_S: Final = 1e-6
+"""A capture's clock is so coarse at best: a timer that has just not rung has rung."""
 _SYN_KINDS: Final = SYN | ACK
 
 
@@ -366,7 +368,7 @@ class Replay:
     # -- what the proxy wants -----------------------------------------------------------------------------------------
 
     def _timers(self, now: float) -> None:
-        while (deadline := self.proxy.next_deadline()) is not None and deadline <= now:
+        while (deadline := self.proxy.next_deadline()) is not None and deadline <= now + CLOCK_S:
             self._guarded(deadline, lambda at=deadline: self.proxy.handle_timer(at, self._actions))  # type: ignore[misc]
             self._perform(deadline)
 
