@@ -1,9 +1,10 @@
 """The short way of usual packets: the same answer and the same change of state as the general path, in a third of the time.
 
-Usual is a segment of a bulk transfer over IPv4 with timestamps, in order, on the only subflow, without SACK blocks and
-signalling. Everything is looked at before anything is changed: None means that the general path has to look at the packet, as
-if nothing had been asked. The answer's checksums come from sums of header fields: modulo 65535 the words of a number of 32 or
-64 bits add up to the number itself (RFC 1071), and the payload's sum is what is missing to the old checksum.
+Usual is a segment of a bulk transfer over IPv4 with timestamps, in order, on the active subflow, without SACK blocks and
+signalling; others may be open and idle. Everything is looked at before anything is changed: None means that the general path
+has to look at the packet, as if nothing had been asked. The answer's checksums come from sums of header fields: modulo 65535
+the words of a number of 32 or 64 bits add up to the number itself (RFC 1071), and the payload's sum is what is missing to the
+old checksum.
 """
 
 import struct
@@ -96,13 +97,21 @@ def _at_rest(connection: Connection, subflow: Subflow) -> bool:
     return (
         connection.state is _OPEN
         and subflow.state is _ESTABLISHED
-        and len(connection.subflows) == 1
         and connection.active is subflow
         and connection.local_fin is None
         and connection.remote_fin is None
         and subflow.fin_at is None
         and not (connection.fallback or connection.timers_changed or connection.policy_due)
+        and (len(connection.subflows) == 1 or all(other is subflow or _idle(other) for other in connection.subflows))
     )
+
+
+def _idle(subflow: Subflow) -> bool:
+    """Is nothing under way on a subflow, in neither direction? It changes no ACK then."""
+    return not (
+        subflow.sent.ends or subflow.received.ends or subflow.seen.ends or subflow.answer_due
+        or subflow.send_sacked or subflow.sack_sent
+    )  # fmt: skip
 
 
 # -- from this host ---------------------------------------------------------------------------------------------------
@@ -193,7 +202,9 @@ def _goes_on(connection: Connection, subflow: Subflow, t: int, s: int) -> bool:
 
 def _worth_an_ack(connection: Connection, subflow: Subflow, acked: int, window: int) -> bool:
     """Does an ACK that says nothing new on the subflow say something at data level, or is an answer due?"""
-    return subflow.answer_due or acked > connection.ack or window != connection.ack_window
+    if subflow.answer_due:
+        return True
+    return connection.last_delivered in (None, subflow) and (acked > connection.ack or window != connection.ack_window)
 
 
 # -- from the network -------------------------------------------------------------------------------------------------
@@ -221,7 +232,8 @@ def from_network(connection: Connection, subflow: Subflow, packet: bytes, now: f
     san = subflow.send_acked + ((ack - subflow.iss - subflow.send_acked) & MASK32)
     if (
         (seq - subflow.irs - s) & MASK32 or not san <= subflow.send_next < subflow.send_acked + _HALF32
-        or len(seen.ends) > 1 or len(sent.ends) > 1 or len(send.ends) > 1 or (send.owners and send.owners[0] is not subflow)
+        or len(seen.ends) > 1 or len(send.ends) > 1 or (send.owners and send.owners[0] is not subflow)
+        or len(sent.ends) > 1 or (sent.ends and sent.starts[0] + sent.shifts[0] > connection.tan)
     ):  # fmt: skip
         return None
     option = layout.body.unpack_from(packet, _LEAST_WITH_DSS - 4)
@@ -247,13 +259,14 @@ def from_network(connection: Connection, subflow: Subflow, packet: bytes, now: f
     subflow.measure_round_trip(connection.timestamp, echo)
     if san > subflow.send_acked or subflow.send_sacked:
         subflow.take_ack(san, [])
+    news: object
     if sent.ends or send.ends:
-        tan = _tan(connection, subflow)
+        tan, _no_blocks = connection.project_tan()
         new_window = connection.window_for(tan)
         news = tan > connection.tan or new_window != connection.window or connection.blocks
         connection.give(tan, [], new_window)
-    else:  # only the peer sends
-        tan = max(connection.tan, connection.dan)
+    else:  # only the peer sends: nothing is owed, nothing to be forgotten
+        tan = max(connection.tan, connection.dan, connection.promised)
         new_window = connection.window_for(tan)
         news = tan > connection.tan or new_window != connection.window or connection.blocks
         connection.tan, connection.blocks, connection.window = tan, [], new_window
@@ -317,16 +330,3 @@ def _learn(connection: Connection, subflow: Subflow, s: int, end: int, layout: _
     elif limit > received.ends[0]:
         received.ends[0] = limit
     return shift
-
-
-def _tan(connection: Connection, subflow: Subflow) -> int:
-    """The TAN after new acknowledgements, as Connection.project_tan has it for one subflow with one mapping."""
-    sent, told = subflow.sent, connection.tan
-    tan = max(told, connection.dan, connection.promised)
-    if not sent.starts:
-        return tan
-    start, end, shift, acked = sent.starts[0], sent.ends[0], sent.shifts[0], subflow.send_acked
-    if connection.config.subflow_acks and start < acked and start + shift <= told:
-        tan = max(tan, min(acked, end) + shift)
-    owed = max(start, acked)
-    return tan if owed >= end else max(told, min(tan, owed + shift))

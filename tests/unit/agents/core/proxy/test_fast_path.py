@@ -126,15 +126,18 @@ def usual(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def mptcp(r: random.Random, addresses: tuple[bytes, ...], *, checksum: bool) -> Any:
         made = mptcp_config(r, addresses, checksum=False)
-        return replace(made, tcp=replace(made.tcp, sack=True, timestamps=True))
+        return replace(made, tcp=replace(made.tcp, sack=True, timestamps=True), scheduler="first")
 
     monkeypatch.setattr(transfers, "tcp_config", tcp)
     monkeypatch.setattr(transfers, "mptcp_config", mptcp)
     monkeypatch.setattr(transfers, "ProxyConfig", lambda **_named: ProxyConfig())
 
 
-def check(plan: Plan, *, open_s: float = 0.0) -> int:
-    """One run with twins; how many packets and timers they agreed on. `open_s`: the last byte is written so late."""
+def check(plan: Plan, *, open_s: float = 0.0, second_s: float | None = None) -> int:
+    """One run with twins; how many packets and timers they agreed on.
+
+    `open_s`: the last byte is written so late. `second_s`: when a second subflow is opened.
+    """
     run = transfers.prepare(plan)
     twins = []
     for host in (run.near, run.far):
@@ -144,6 +147,8 @@ def check(plan: Plan, *, open_s: float = 0.0) -> int:
     for talk in (run.simulation.near.talk, run.simulation.far.talk):
         if open_s and talk.data:
             talk.chunks = [(0.0, len(talk.data) - 1), (open_s, 1)]
+    if second_s is not None:
+        run.later(second_s, lambda: run.command("add", 1))
     result = run.run()
     assert result.good, f"{plan}\n{report(result)}"
     return sum(twin.packets for twin in twins)
@@ -165,11 +170,12 @@ def test_transfers_in_trouble(part: int, taken: Counter[str]) -> None:
 
 
 @pytest.mark.usefixtures("usual")
+@pytest.mark.parametrize("second_s", [None, 0.2])
 @pytest.mark.parametrize("peer", ["mptcp", "proxy"])
-def test_quiet_transfers_take_it(peer: Any, taken: Counter[str]) -> None:
-    """Without loss and commands nearly everything does."""
+def test_quiet_transfers_take_it(peer: Any, second_s: float | None, taken: Counter[str]) -> None:
+    """Without loss and commands nearly everything does, beside an idle subflow, too."""
     packets = 0
     for seed in range(12):
         plan = Plan(seed, peer=peer, size=200_000, lossless=True, commands=0, boxes=False, cuts=False, pauses=False)
-        packets += check(plan, open_s=5.0)
+        packets += check(plan, open_s=5.0, second_s=second_s)
     assert taken.total() > packets * 2 / 3
