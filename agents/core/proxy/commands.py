@@ -3,7 +3,7 @@
 from agents.core.proxy import closing, joins, packets, signalling
 from agents.core.proxy.actions import Action, Log
 from agents.core.proxy.connection import Connection
-from agents.core.proxy.joins import Random
+from agents.core.proxy.joins import Random, Taken
 from agents.core.proxy.states import SubflowState
 from agents.core.proxy.subflow import Subflow
 from agents.wire.mptcp import ResetReason
@@ -29,12 +29,14 @@ def add_subflow(
     random: Random,
     actions: list[Action],
     *,
+    taken: Taken = (),
     backup: bool = False,
     remote: bytes | None = None,
 ) -> Subflow:
     """Open a subflow from an address of this host. Raises CommandRefused."""
+    to = remote_for(connection, local, remote)
     try:
-        return joins.initiate(connection, local, remote_for(connection, local, remote), now, random, actions, backup=backup)
+        return joins.initiate(connection, local, to, now, random, actions, taken=taken, backup=backup)
     except joins.JoinRefused as error:
         raise CommandRefused(str(error)) from None
 
@@ -48,7 +50,8 @@ def remote_for(connection: Connection, local: bytes, remote: bytes | None) -> tu
         return remote, None
     if len(local) == len(connection.remote) and connection.joinable:
         return connection.remote, None
-    return next((pair for pair in connection.remote_ids.values() if len(pair[0]) == len(local)), None)
+    announced = [pair for pair in connection.remote_ids.values() if joins.takes_joins(connection, *pair)]
+    return next((pair for pair in announced if len(pair[0]) == len(local)), None)
 
 
 def delete_subflow(connection: Connection, subflow: Subflow, now: float, actions: list[Action]) -> None:
@@ -82,8 +85,9 @@ def hand_over(connection: Connection, to: Subflow, now: float, actions: list[Act
 
 
 def hand_over_to_address(
-    connection: Connection, local: bytes, now: float, random: Random, actions: list[Action], *, break_first: bool
-) -> Subflow:
+    connection: Connection, local: bytes, now: float, random: Random, actions: list[Action], *, break_first: bool,
+    taken: Taken = (),
+) -> Subflow:  # fmt: skip
     """The same towards an address: its subflow, or a new one. Raises CommandRefused."""
     for subflow in connection.subflows:
         if subflow.local == local and subflow.state is SubflowState.ESTABLISHED:
@@ -91,7 +95,7 @@ def hand_over_to_address(
             return subflow
     old = [s for s in connection.subflows if s.local != local]
     pending = next((s for s in connection.subflows if s.local == local), None)
-    subflow = pending or add_subflow(connection, local, now, random, actions)
+    subflow = pending or add_subflow(connection, local, now, random, actions, taken=taken)
     subflow.takes_over = True
     connection.rejoin = None
     if break_first:

@@ -10,6 +10,7 @@ from agents.core.proxy.tables import Interval, IntervalMap, IntervalSet
 from agents.core.sequence import unwrap32
 from agents.wire import mptcp
 
+_ID_MAX = 255
 _RESERVE_MAX = 1 << 30
 """The largest gap for which sequence space is reserved: no TCP window is larger."""
 
@@ -91,6 +92,8 @@ class Connection:
     """The ACK that this host's TCP was given last."""
     blocks: list[Interval] = field(default_factory=list)
     """The SACK blocks that it was given last."""
+    newest_block: int = 0
+    """t that the peer's latest SACK block begins with."""
     dan: int = 1
     """The peer's data ACK."""
     promised: int = 1
@@ -176,7 +179,14 @@ class Connection:
 
     def local_id(self, address: bytes) -> int:
         """The address id of an address of this host; the initial one has 0 (RFC 8684 section 3.1)."""
-        return self.local_ids.setdefault(address, max(self.local_ids.values(), default=0) + 1)
+        ids = self.local_ids
+        if address not in ids:
+            if len(ids) > _ID_MAX:  # a long way: ids of addresses that were left are used again
+                used = {0, *self.announcements, *(subflow.local_id for subflow in self.subflows)}
+                ids = self.local_ids = {known: number for known, number in ids.items() if number in used}
+            taken = set(ids.values())
+            ids[address] = next(number for number in range(1, _ID_MAX + 1) if number not in taken)
+        return ids[address]
 
     def usable(self, *, instead_of: Subflow | None = None) -> Subflow | None:
         """The best subflow for new data: no backup if possible, then the one heard last."""

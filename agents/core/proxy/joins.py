@@ -1,6 +1,6 @@
 """Further subflows: opened by this host or by the peer (RFC 8684 section 3.2). The TCP of this host knows nothing of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from agents.core.proxy import closing, packets, signalling
 from agents.core.proxy.actions import Action, Answer, Log, Send, Verdict
@@ -12,6 +12,8 @@ from agents.wire.mptcp import JoinAck, JoinSyn, JoinSynAck, ResetReason, TcpRst
 from agents.wire.tcp import ACK, RST, SYN, Segment
 
 Random = Callable[[int], bytes]
+Taken = Container[tuple[bytes, int, bytes, int]]
+"""Ends of the subflows that there are (`Subflow.key`)."""
 _PORTS = (32_768, 28_232)
 """First ephemeral port and how many (Linux' ip_local_port_range)."""
 _OPEN = (
@@ -24,6 +26,17 @@ _TRIES_ALONE = 3
 
 class JoinRefused(ValueError):
     """A subflow cannot be opened; one line says why."""
+
+
+def is_open(connection: Connection) -> bool:
+    """Is it at data level and not at its end?"""
+    return not connection.fallback and connection.state in _OPEN
+
+
+def takes_joins(connection: Connection, address: bytes, port: int | None) -> bool:
+    """Does the peer take joins there? Flag C says no for its initial address and port."""
+    initial = (connection.remote, connection.remote_port)
+    return connection.joinable or (address, port or connection.remote_port) != initial
 
 
 def why_not(connection: Connection, *, asked: bool = False) -> str | None:
@@ -50,6 +63,7 @@ def initiate(
     random: Random,
     actions: list[Action],
     *,
+    taken: Taken = (),
     backup: bool = False,
 ) -> Subflow:
     """Send the MP_JOIN SYN from `local`. Raises JoinRefused."""
@@ -57,16 +71,16 @@ def initiate(
     if reason is not None:
         raise JoinRefused(f"connection {connection.number}: no further subflow: {reason}")
     address, port = remote or (connection.remote, None)
-    if not connection.joinable and (address, port or connection.remote_port) == (connection.remote, connection.remote_port):
+    if not takes_joins(connection, address, port):
         raise JoinRefused(f"connection {connection.number}: the peer takes no joins at its initial address (flag C)")
     if len(address) != len(local):
         raise JoinRefused(f"connection {connection.number}: no address of the peer of the same IP version is known")
     if any((s.local, s.remote) == (local, address) for s in connection.subflows):
         raise JoinRefused(f"connection {connection.number}: there is a subflow between these addresses")
+    to = (address, port or connection.remote_port)
     subflow = Subflow(
-        connection.next_number, local, _PORTS[0] + int.from_bytes(random(2), "big") % _PORTS[1], address,
-        port or connection.remote_port, int.from_bytes(random(4), "big"), state=SubflowState.JOIN_SENT,
-        local_id=connection.local_id(local), backup_asked=backup, local_nonce=random(4),
+        connection.next_number, local, _free_port(local, to, random, taken), *to, int.from_bytes(random(4), "big"),
+        state=SubflowState.JOIN_SENT, local_id=connection.local_id(local), backup_asked=backup, local_nonce=random(4),
     )  # fmt: skip
     connection.next_number += 1
     connection.subflows.append(subflow)
@@ -74,6 +88,16 @@ def initiate(
     actions.append(Log("join", {"connection": connection.number, "subflow": subflow.number,
                                 "local": packets.text(local), "remote": packets.text(address), "backup": backup}))  # fmt: skip
     return subflow
+
+
+def _free_port(local: bytes, to: tuple[bytes, int], random: Random, taken: Taken) -> int:
+    """A port of ours from which there is no subflow to the same end, whatever the connection."""
+    first = int.from_bytes(random(2), "big")
+    ports = (_PORTS[0] + (first + number) % _PORTS[1] for number in range(_PORTS[1]))
+    for port in ports:
+        if (*to, local, port) not in taken:
+            return port
+    raise JoinRefused(f"no free port at {packets.text(local)}")
 
 
 def send_syn(connection: Connection, subflow: Subflow, now: float, actions: list[Action]) -> None:
@@ -201,7 +225,7 @@ def answer_syn(connection: Connection, subflow: Subflow, now: float, actions: li
 
 
 def third_ack(connection: Connection, subflow: Subflow, segment: Segment, now: float, actions: list[Action]) -> bool:
-    """The peer's HMAC. True when the subflow is open now and the segment may go the usual way."""
+    """The peer's HMAC. True when the subflow is open now and the segment may go the usual way, to be acknowledged."""
     if segment.ack != (subflow.iss + 1) & 0xFFFFFFFF or subflow.unwrap_seq(segment.seq) != 1:
         return False
     if segment.flags & RST:
@@ -218,7 +242,6 @@ def third_ack(connection: Connection, subflow: Subflow, segment: Segment, now: f
     subflow.change(SubflowInput.JOIN_VERIFIED)
     connection.confirmed = True
     subflow.deadline, subflow.tries = None, 0
-    actions.append(Send(packets.pure_ack(connection, subflow, [])))  # the fourth ACK
     opened(connection, subflow, actions)
     return True
 

@@ -5,7 +5,7 @@ The packet path is `outbound` and `inbound`: one call for each packet, one answe
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents.core.proxy import closing, commands, fast_path, handshake, joins, packets, policy, signalling
@@ -25,6 +25,8 @@ from agents.wire.tcp import ACK, FIN, RST, SYN, Segment, parse
 
 Key = tuple[bytes, int, bytes, int]
 _TRIES_FOR_A_KEY = 8
+_ENDED_MAX = 16
+"""Subflows of a connection that have ended and are still known, to answer what comes late."""
 _RELEASED_MAX = 1_024
 
 
@@ -36,6 +38,8 @@ class Proxy:
         self._random = random
         self._by_host: dict[Key, Connection] = {}
         self._by_subflow: dict[Key, tuple[Connection, Subflow]] = {}
+        self._keys: dict[int, list[Key]] = {}
+        """Those of `_by_subflow`, by the number of the connection."""
         self._by_token: dict[bytes, Connection] = {}
         self._usual_from_host: dict[bytes, Connection] = {}
         """By addresses and ports as they lie in an IPv4 header without options: for the fast path."""
@@ -305,15 +309,27 @@ class Proxy:
         return connection
 
     def _index(self, connection: Connection, subflow: Subflow) -> None:
+        keys = self._keys.setdefault(connection.number, [])
+        if subflow.key not in keys:
+            keys.append(subflow.key)
+            ended = [key for key in keys if not self._by_subflow.get(key, (connection, subflow))[1].alive]
+            for key in ended[:-_ENDED_MAX]:
+                self._drop(connection, key)
+                keys.remove(key)
         self._by_subflow[subflow.key] = (connection, subflow)
         self._usual_from_network[packed_ends(subflow.key)] = (connection, subflow)
+
+    def _drop(self, connection: Connection, key: Key) -> None:
+        found = self._by_subflow.get(key)
+        if found is not None and found[0] is connection:
+            del self._by_subflow[key], self._usual_from_network[packed_ends(key)]
 
     def _forget(self, connection: Connection) -> None:
         if self._by_host.get(connection.key) is connection:
             del self._by_host[connection.key]
             del self._usual_from_host[packed_ends(connection.key)]
-        for key in [key for key, (owner, _subflow) in self._by_subflow.items() if owner is connection]:
-            del self._by_subflow[key], self._usual_from_network[packed_ends(key)]
+        for key in self._keys.pop(connection.number, []):
+            self._drop(connection, key)
         self._by_token.pop(connection.local_token, None)
         self._half_open.pop(connection.number, None)
         self._numbered.pop(connection.number, None)
@@ -374,7 +390,8 @@ class Proxy:
         address, withdraws, _when = connection.rejoin
         connection.rejoin = None
         try:
-            subflow = commands.hand_over_to_address(connection, address, now, self._random, actions, break_first=True)
+            subflow = commands.hand_over_to_address(connection, address, now, self._random, actions, break_first=True,
+                                                    taken=self._by_subflow)  # fmt: skip
         except CommandRefused as error:
             actions.append(Log("not-joined", {"why": str(error)}))
             return
@@ -410,7 +427,7 @@ class Proxy:
             self._apply_policy(connection, now, actions)
 
     def _apply_policy(self, connection: Connection, now: float, actions: list[Action]) -> None:
-        if joins.why_not(connection) is not None or not connection.remote_key:
+        if not joins.is_open(connection) or not connection.confirmed:
             return
         wanted = policy.wishes(connection, self.config.policy, self._addresses)
         with_others = any(s.carries and s not in wanted.lost for s in connection.subflows)
@@ -422,10 +439,11 @@ class Proxy:
                 continue  # the peer has no address of this IP version
             try:
                 if with_others or not wanted.lost:
-                    added = commands.add_subflow(connection, address, now, self._random, actions,
+                    added = commands.add_subflow(connection, address, now, self._random, actions, taken=self._by_subflow,
                                                  backup=self.config.join_backup)  # fmt: skip
                 else:
-                    added = commands.hand_over_to_address(connection, address, now, self._random, actions, break_first=True)
+                    added = commands.hand_over_to_address(connection, address, now, self._random, actions, break_first=True,
+                                                          taken=self._by_subflow)  # fmt: skip
             except CommandRefused as error:
                 actions.append(Log("not-joined", {"why": str(error)}))
                 continue
@@ -445,18 +463,27 @@ class Proxy:
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
-    def _chosen(self, number: int | None) -> Iterator[Connection]:
-        """One connection, or all that are open. Raises CommandRefused."""
-        if number is not None:
-            connection = self._numbered.get(number)
-            if connection is None:
-                raise CommandRefused(f"no connection {number}: `connections` lists them")
-            yield connection
-            return
-        found = [c for c in self._numbered.values() if not c.half_open and joins.why_not(c) is None]
-        if not found:
+    def _each(self, number: int | None, name: str, do: Callable[[Connection], Subflow]) -> dict[str, Any]:
+        """Do it with one connection, or with all that are open and do not refuse. Raises CommandRefused if none is left."""
+        if number is not None and number not in self._numbered:
+            raise CommandRefused(f"no connection {number}: `connections` lists them")
+        chosen = [c for c in self._numbered.values() if c.number == number or (number is None and joins.is_open(c))]
+        if not chosen:
             raise CommandRefused("no connection that could be moved: `connections` lists them all")
-        yield from found
+        done, refused = [], []
+        for connection in chosen:
+            try:
+                subflow = do(connection)
+            except CommandRefused as error:
+                refused.append(str(error))
+                continue
+            if subflow.alive:
+                self._index(connection, subflow)
+            self._schedule(connection)
+            done.append({"connection": connection.number, "subflow": subflow.number})
+        if not done:
+            raise CommandRefused(refused[0])
+        return {name: done, "refused": refused} if refused else {name: done}
 
     def add_subflow(
         self,
@@ -469,22 +496,20 @@ class Proxy:
         remote: bytes | None = None,
     ) -> dict[str, Any]:
         """Open a subflow from an address of this host on one connection, or on all. Raises CommandRefused."""
-        added = []
-        for each in self._chosen(connection):
-            subflow = commands.add_subflow(each, address, now, self._random, actions, backup=backup, remote=remote)
-            self._index(each, subflow)
-            self._schedule(each)
-            added.append({"connection": each.number, "subflow": subflow.number})
-        return {"added": added}
+        return self._each(connection, "added", lambda each: commands.add_subflow(
+            each, address, now, self._random, actions, taken=self._by_subflow, backup=backup, remote=remote))  # fmt: skip
 
     def delete_subflow(
         self, subflow: int, now: float, actions: list[Action], *, connection: int | None = None
     ) -> dict[str, Any]:
         """Close a subflow. Raises CommandRefused."""
-        chosen = list(self._chosen(connection))
-        for each in chosen:
-            commands.delete_subflow(each, commands.find(each, subflow), now, actions)
-        return {"deleted": [{"connection": each.number, "subflow": subflow} for each in chosen]}
+
+        def delete(each: Connection) -> Subflow:
+            found = commands.find(each, subflow)
+            commands.delete_subflow(each, found, now, actions)
+            return found
+
+        return self._each(connection, "deleted", delete)
 
     def handover(
         self,
@@ -497,28 +522,30 @@ class Proxy:
         break_first: bool = False,
     ) -> dict[str, Any]:
         """Move the data to a subflow, or to an address of this host. Raises CommandRefused."""
-        moved = []
-        for each in self._chosen(connection):
+
+        def move(each: Connection) -> Subflow:
             if to is not None:
                 subflow = commands.find(each, to)
                 commands.hand_over(each, subflow, now, actions, break_first=break_first)
-            elif address is not None:
-                subflow = commands.hand_over_to_address(each, address, now, self._random, actions, break_first=break_first)
-                self._index(each, subflow)
-            else:
+                return subflow
+            if address is None:
                 raise CommandRefused("handover needs a subflow or an address")
-            self._schedule(each)
-            moved.append({"connection": each.number, "subflow": subflow.number})
-        return {"moved": moved}
+            return commands.hand_over_to_address(each, address, now, self._random, actions, break_first=break_first,
+                                                 taken=self._by_subflow)  # fmt: skip
+
+        return self._each(connection, "moved", move)
 
     def priority(
         self, subflow: int, backup: bool, now: float, actions: list[Action], *, connection: int | None = None
     ) -> dict[str, Any]:
         """Make a subflow a backup, or a regular one. Raises CommandRefused."""
-        chosen = list(self._chosen(connection))
-        for each in chosen:
-            commands.prioritise(each, commands.find(each, subflow), backup=backup, actions=actions)
-        return {"changed": [{"connection": each.number, "subflow": subflow} for each in chosen]}
+
+        def prioritise(each: Connection) -> Subflow:
+            found = commands.find(each, subflow)
+            commands.prioritise(each, found, backup=backup, actions=actions)
+            return found
+
+        return self._each(connection, "changed", prioritise)
 
     # -- what there is ------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ def handle_options(connection: Connection, subflow: Subflow, segment: Segment, n
                 closing.reset_by_peer(connection, "fastclose", actions)
                 return False
             case mptcp.JoinAck():
-                actions.append(Send(packets.pure_ack(connection, subflow, subflow.sack_sent)))  # our fourth ACK was lost
+                actions.append(Send(packets.pure_ack(connection, subflow, subflow.sack_sent)))  # the fourth ACK
             case _:
                 continue
     return True

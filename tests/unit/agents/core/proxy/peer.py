@@ -630,6 +630,9 @@ class Peer:
         assert not proxy._by_subflow
         assert not proxy._by_token
         assert not proxy._numbered
+        assert not proxy._keys
+        assert not proxy._usual_from_host
+        assert not proxy._usual_from_network
         status = proxy.status()
         assert (status["connections"], status["half_open"], status["subflows"]) == (0, 0, 0)
 

@@ -1,6 +1,7 @@
-"""From the network to the host: mappings, payload, ACKs by one subflow and by several (paper section 3.4), timestamps, wraps."""
+"""From the network to the host: mappings, payload, ACKs by one subflow and by several, timestamps, wraps, checksums."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -128,7 +129,7 @@ def test_random_orders_of_random_mappings_deliver_every_byte_right() -> None:
         paths = [a, b, peer.joined()]
         cuts = sorted({1, 4001, *(r.randrange(2, 4001) for _ in range(12))})
         segments = []
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             for path in r.sample(paths, r.choice([1, 1, 2])):
                 dss, s = peer.dss(t=start, s=path.next, length=end - start), path.next
                 path.next += end - start
