@@ -2,7 +2,8 @@
 
 Client and server are network namespaces joined by a veth pair. In turns: no proxy, the queue alone, the agent with a core that
 only builds packets anew, the agent with its own core in front of the kernel's MPTCP, and the alternative, a relay that ends TCP
-and begins MPTCP. Throughput both ways, CPU time, added latency, memory for a connection.
+and begins MPTCP. Throughput both ways, CPU time, added latency, memory for a connection, idle and with data under way. Before
+that the core alone, in memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench import proxy_core
 from topologies.waiting import wait_until
 
 INSIDE = "ROAMLAB_BENCH_INSIDE"
@@ -79,6 +81,8 @@ def build_network(offloads: bool) -> None:
         run(*FAR, "ip", "link", "set", interface, "up")
     run("ip", "route", "add", "default", "via", SERVER)
     run(*FAR, "sysctl", "-qw", "net.mptcp.enabled=1")
+    for where in ([], FAR):  # one that does not pace: the processors shall limit, not an estimate
+        run(*where, "sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno")
     if not offloads:
         off = "import sys; from topologies.links.interfaces import disable_offloads; disable_offloads(sys.argv[1])"
         run(sys.executable, "-c", off, "near0")
@@ -101,6 +105,13 @@ def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def mptcp_connections() -> int:
+    """Connections of MPTCP that the server has accepted so far."""
+    told = subprocess.run([*FAR, "cat", "/proc/net/netstat"], check=True, capture_output=True, text=True).stdout
+    names, values = (line.split() for line in told.splitlines() if line.startswith("MPTcpExt:"))
+    return int(values[names.index("MPCapableACKRX")])
 
 
 @contextmanager
@@ -159,7 +170,7 @@ def between(contestant: Contestant, folder: Path) -> Iterator[tuple[int | None, 
 def measure(contestant: Contestant, folder: Path, memory: bool) -> dict[str, float]:
     """One round of a contestant: all its numbers."""
     result: dict[str, float] = {}
-    protocol = str(MPTCP if contestant.mptcp else 0)
+    protocol, before_any = str(MPTCP if contestant.mptcp else 0), mptcp_connections()
     with (
         program([*FAR, *PROGRAMS, "server", SERVER, str(PORT), protocol]),
         between(contestant, folder) as (pid, address, port),
@@ -186,6 +197,8 @@ def measure(contestant: Contestant, folder: Path, memory: bool) -> dict[str, flo
             hold = [*PROGRAMS, "client", "hold", address, str(port), str(CONNECTIONS)]
             with program(hold):
                 result["bytes_per_connection"] = (resident_bytes(pid) - before) / CONNECTIONS
+    if (mptcp_connections() > before_any) is not contestant.mptcp:
+        raise RuntimeError(f"{contestant.name}: the server saw {'no ' if contestant.mptcp else ''}MPTCP")
     return result
 
 
@@ -203,6 +216,44 @@ def medians(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, fl
             for percentile in ("p50", "p99"):
                 row[f"added_{percentile}_us"] = row[f"{percentile}_us"] - base[f"{percentile}_us"]
     return result
+
+
+def ratio_lines(result: dict[str, dict[str, float]]) -> list[str]:
+    """The proxy's throughput in proportion to the others'."""
+    lines = []
+    for name in ("proxy", "proxy-gso"):
+        others = [other for other in result if other not in ("proxy", "proxy-gso") and name in result]
+        parts = [
+            f"{other} {result[name]['down_mbit'] / result[other]['down_mbit']:.2f} / "
+            f"{result[name]['up_mbit'] / result[other]['up_mbit']:.2f}"
+            for other in others
+        ]
+        if parts:
+            lines.append(f"* Throughput of `{name}` in proportion to (down / up): {', '.join(parts)}.")
+    return lines
+
+
+def core_lines(core: dict[str, float]) -> list[str]:
+    """What the core alone can do."""
+    return [
+        "## The core alone", "",
+        "Packets of one connection through the core, in memory; CPU time, the best of some rounds.", "",
+        "| | data, us | ACK, us | packets for a CPU second |", "|---|--:|--:|--:|",
+        *(f"| {way} | {core[f'{way}_data_us']:.1f} | {core[f'{way}_ack_us']:.1f} | {core[f'{way}_per_cpu_s']:,.0f} |"
+          for way in ("down", "up")), "",
+    ]  # fmt: skip
+
+
+def memory_lines(held: dict[str, int]) -> list[str]:
+    """Memory with data under way."""
+    return [
+        "## Memory and the product of bandwidth and delay", "",
+        "Bytes of a core with one connection that sends, all its objects included, by what is under way: sent and not",
+        "acknowledged. No payload is among them. (A relay ends the connection: it has to keep what is under way until it is",
+        "acknowledged, in the kernel's buffers. That is not measured here.)", "",
+        "| under way, bytes | core, bytes |", "|--:|--:|",
+        *(f"| {int(under_way):,} | {size:,} |" for under_way, size in held.items()), "",
+    ]  # fmt: skip
 
 
 HEADINGS = ("", "down, Mbit/s", "of none", "up, Mbit/s", "of none", "CPU down, s/Gbit", "CPU up, s/Gbit",
@@ -249,18 +300,21 @@ def page(results: dict[str, Any]) -> str:
               "on": "Interfaces with offloads: the kernel's packets have up to 64 KiB"}  # fmt: skip
     for key, title in titles.items():
         if key in results:
-            lines += [f"## {title}", "", *table_lines(results[key]), ""]
+            lines += [f"## {title}", "", *table_lines(results[key]), "", *ratio_lines(results[key]), ""]
+    lines += core_lines(results["core"]) + memory_lines(results["memory"])
     lines += [
         "## How it was measured", "",
         "* Client and server are network namespaces joined by a veth pair of unlimited rate, and share the processors: what a",
-        "  proxy costs is all there is. Down is from the server to the client, whose host has the proxy.",
+        "  proxy costs is all there is. Congestion control: reno, which every kernel lets everybody choose.",
+        "* Down is from the server to the client, whose host has the proxy.",
         "* `queue alone`: every packet goes to user space and back unchanged. `packets rebuilt`: the agent with all its rules",
         "  and marks, and a core that reads every segment and writes it again. `proxy`: a plain TCP client, and a server with",
         "  the kernel's MPTCP. `superpackets`: the option `gso`, with which the queue shows them whole.",
         "* `relay` ends the client's connection and opens an MPTCP connection of its own; the bytes never enter user space.",
         "  It is another thing than a proxy that translates headers: both its TCPs have buffers, an acknowledgement is no",
         "  longer one of the other end, and the client connects to it and not to the server.",
-        "* CPU: user and system time of the proxy's process, the kernel's work for it included.",
+        "* CPU: user and system time of the proxy's process, the kernel's work for it included. With 1 s/Gbit one processor",
+        "  would carry 1 Gbit/s. Where other programs ran as well, this figure and the ratios mean more than Mbit/s.",
         "* Added latency: p50 and p99 of 2,000 exchanges of 100 bytes, less those without a proxy.",
         f"* Memory: growth of the proxy's resident memory with {CONNECTIONS} idle connections. The relay's sockets and pipes",
         "  are in the kernel and not in this figure.",
@@ -289,7 +343,8 @@ def main() -> int:
     options = parser.parse_args()
     if INSIDE not in os.environ:
         return enter_namespaces()
-    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds}
+    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "core": proxy_core.measure(),
+                               "memory": proxy_core.memory()}  # fmt: skip
     chosen = [item for item in CONTESTANTS if not options.only or item.name in options.only]
     for offloads in ("off", "on"):
         if options.offloads not in (None, offloads):
