@@ -285,6 +285,7 @@ def from_network(connection: Connection, subflow: Subflow, packet: bytes, now: f
         added = lane.host_ends + 32 + new_seq + new_ack + _PLAIN_ACK + new_window + _STAMP + given + echo
         return _ACK_TO_HOST.pack(lane.ack_to_host, new_seq, new_ack, _PLAIN_ACK, new_window, -added % MODULUS, 0,
                                  _STAMP, given, echo)  # fmt: skip
+    subflow.newest = s
     if seen.ends:
         seen.ends[0] = s + length
     else:

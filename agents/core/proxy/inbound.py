@@ -254,6 +254,9 @@ def _take_ack(connection: Connection, subflow: Subflow, segment: Segment) -> Non
     if san < subflow.send_acked:
         return  # overtaken on its way
     subflow.take_ack(san, blocks)
+    if blocks:
+        at = subflow.sent.index(blocks[0][0])
+        connection.newest_block = blocks[0][0] + subflow.sent.shifts[at] if at >= 0 else 0
     if connection.fallback:
         connection.dan = max(connection.dan, connection.project_tan()[0])
     if connection.fallback or (segment.dss is None and connection.dan == 1):  # a window belongs to a data ACK
@@ -311,6 +314,7 @@ def _payload(
         if piece.shift is None:
             continue  # it comes again, when its mapping is known
         again = not subflow.seen.add(piece.start, piece.end)
+        subflow.newest = piece.start
         first, last = piece.start + piece.shift, piece.end + piece.shift
         if last <= connection.ack:
             _acknowledge_known(connection, subflow, actions)

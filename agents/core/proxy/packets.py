@@ -79,13 +79,19 @@ def capable_flags(connection: Connection) -> int:
     return mptcp.FLAG_HMAC_SHA256 | (mptcp.FLAG_CHECKSUM if connection.checksum else 0)
 
 
+def newest_first(blocks: list[Interval], newest: int) -> list[Interval]:
+    """The block that holds what came last goes first, in case not all fit (RFC 2018 section 4)."""
+    return sorted(blocks, key=lambda block: not block[0] <= newest < block[1])
+
+
 def fitting_sack(subflow: Subflow, blocks: list[Interval], space: int) -> bytes:
     """As many SACK blocks as fit into `space` bytes."""
     count = min((space - 4) // 8, 4)
     if not blocks or count < 1:
         return b""
     base = subflow.irs
-    return tcp.sack_option([(base + left, base + right) for left, right in blocks[:count]])
+    chosen = newest_first(blocks, subflow.newest)[:count]
+    return tcp.sack_option([(base + left, base + right) for left, right in chosen])
 
 
 def to_network(
@@ -143,7 +149,8 @@ def to_local(
         base = connection.iss
         room = OPTIONS_MAX if like is None else like.payload_at - like.tcp_at - tcp.TCP_HEADER  # no longer than it came
         count = min((room - len(options) - 4) // 8, 4)
-        options += tcp.sack_option([(base + left, base + right) for left, right in connection.blocks[: max(count, 0)]])
+        chosen = newest_first(connection.blocks, connection.newest_block)[: max(count, 0)]
+        options += tcp.sack_option([(base + left, base + right) for left, right in chosen])
     addresses = (connection.remote, connection.remote_port, connection.local, connection.local_port)
     seq, ack = connection.irs + t, connection.iss + connection.tan
     if like is None:

@@ -55,6 +55,8 @@ class Subflow:
     """Of the mapping that was announced last."""
     seen: IntervalSet = field(default_factory=IntervalSet)
     """s that have arrived."""
+    newest: int = 0
+    """s of what arrived last."""
     ack_sent: int = 1
     """The SAN that we sent last: the next s that we expect."""
     sack_sent: list[Interval] = field(default_factory=list)

@@ -41,5 +41,5 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, content: str | None
 
 
 def test_unknown_names_list_the_valid_ones() -> None:
-    with pytest.raises(RoamlabError, match=r"no experiment 'outrage'.*demo, outage"):
+    with pytest.raises(RoamlabError, match=r"no experiment 'outrage'.*demo, .*outage"):
         catalogue.load("outrage")
