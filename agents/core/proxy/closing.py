@@ -51,6 +51,7 @@ def _end(connection: Connection, what: Input) -> None:
         subflow.change(SubflowInput.DEAD)
     connection.subflows.clear()
     connection.active = None
+    connection.timers_changed = True
     connection.change(what)
 
 
@@ -158,10 +159,18 @@ def peer_fin(connection: Connection, subflow: Subflow, s: int, now: float, actio
         connection.active = connection.usable()
 
 
-def fin_acknowledged(connection: Connection, subflow: Subflow) -> None:
+def fin_acknowledged(connection: Connection, subflow: Subflow, now: float) -> None:
     """Has our FIN been acknowledged? Then its timer stops, and with the peer's FIN the subflow is closed."""
     if subflow.fin_at is None or subflow.send_acked <= subflow.fin_at:
         return
     subflow.deadline = None
     if subflow.change(SubflowInput.FIN_ACKED):
-        connection.remove(subflow)
+        ended(connection, subflow, now)
+
+
+def ended(connection: Connection, subflow: Subflow, now: float) -> None:
+    """A subflow has ended in order. If it was the last one and the connection goes on, it waits for another one."""
+    connection.remove(subflow)
+    if not connection.subflows and connection.state is not State.TIME_WAIT:
+        connection.broken_s = connection.broken_s or now
+        connection.timers_changed = True

@@ -130,16 +130,18 @@ def syn_ack_from_host(connection: Connection, segment: Segment, actions: list[Ac
 
 def third_ack_from_network(connection: Connection, segment: Segment, now: float, actions: list[Action]) -> Answer | None:
     """MP_CAPABLE with both keys opens the connection: None, the segment then goes the usual way."""
+    if segment.flags & tcp.RST:
+        return Verdict.PASS
+    if segment.ack != (connection.iss + 1) & 0xFFFFFFFF:
+        return Verdict.DROP
     capable = capable_of(segment)
     if capable is None:
-        if segment.dss is not None or segment.flags & tcp.RST:
-            return Verdict.PASS if segment.flags & tcp.RST else Verdict.DROP  # overtook the third ACK
+        if segment.dss is not None or segment.seq != (connection.irs + 1) & 0xFFFFFFFF:
+            return Verdict.DROP  # overtook the third ACK
         actions.append(Log("fallback", {"connection": connection.number, "why": "third ACK without MP_CAPABLE"}))
         connection.fallback = True
         return Verdict.RELEASE
     if capable.receiver_key != connection.local_key or len(capable.sender_key) != 8:
-        return Verdict.DROP
-    if segment.ack != (connection.iss + 1) & 0xFFFFFFFF:
         return Verdict.DROP
     connection.set_remote_key(capable.sender_key)
     connection.change(Input.CAPABLE_ANSWERED)

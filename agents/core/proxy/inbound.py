@@ -64,7 +64,7 @@ def segment_from_network(
         delivered = _acknowledgement(connection, subflow, segment, s, fresh, actions)
     if segment.flags & FIN and connection.data_level:
         closing.peer_fin(connection, subflow, end, now, actions)
-    closing.fin_acknowledged(connection, subflow)
+    closing.fin_acknowledged(connection, subflow, now)
     closing.finish_if_both_closed(connection, now, actions)
     return packets.emit_to_local(connection, subflow, delivered, actions)
 

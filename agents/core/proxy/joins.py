@@ -198,7 +198,8 @@ def accept(
     connection: Connection, segment: Segment, option: JoinSyn, now: float, random: Random, actions: list[Action]
 ) -> Subflow | None:
     """An MP_JOIN SYN with our token: answered with our nonce and HMAC; None when it is refused with an RST."""
-    finishing = connection.state is State.TIME_WAIT  # the peer may not know yet that we know of its end
+    room = len(connection.subflows) < connection.config.subflows_max
+    finishing = connection.state is State.TIME_WAIT and room  # the peer may not know yet that we know of its end
     if (why_not(connection, asked=True) is not None and not finishing) or not connection.remote_key:
         actions.append(Send(packets.stray_reset(segment, TcpRst(ResetReason.PROHIBITED))))
         return None

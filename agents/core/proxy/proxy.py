@@ -25,6 +25,8 @@ from agents.wire.tcp import ACK, FIN, RST, SYN, Segment, parse
 
 Key = tuple[bytes, int, bytes, int]
 _TRIES_FOR_A_KEY = 8
+_TIMERS_MIN, _TIMERS_EACH = 64, 4
+"""Entries of the timers: so many for each connection, and some more."""
 _ENDED_MAX = 16
 """Subflows of a connection that have ended and are still known, to answer what comes late."""
 _RELEASED_MAX = 1_024
@@ -218,7 +220,7 @@ class Proxy:
             self._apply_policy(connection, now, actions)
             return segment_from_network(connection, subflow, segment, now, actions, offload)
         if connection.state is State.SYN_SENT:
-            if segment.flags & RST:
+            if segment.flags & RST and segment.ack == (connection.iss + 1) & 0xFFFFFFFF:
                 closing.time_out(connection, "refused by the peer", actions)
             return Verdict.PASS
         answer = handshake.third_ack_from_network(connection, segment, now, actions)
@@ -228,7 +230,7 @@ class Proxy:
             self._half_open.pop(connection.number, None)
             self._announce(connection, now, actions)
             return segment_from_network(connection, subflow, segment, now, actions, offload)
-        if segment.flags & RST:
+        if segment.flags & RST and segment.seq == (connection.irs + 1) & 0xFFFFFFFF:
             closing.time_out(connection, "refused by the peer", actions)
         return answer
 
@@ -348,6 +350,10 @@ class Proxy:
         deadline = connection.next_deadline()
         if deadline is not None:
             heapq.heappush(self._timers, (deadline, connection.number))
+        if len(self._timers) > _TIMERS_MIN + _TIMERS_EACH * len(self._numbered):  # most of them are out of date
+            known = [(each.next_deadline(), each.number) for each in self._numbered.values()]
+            self._timers = [(when, number) for when, number in known if when is not None]
+            heapq.heapify(self._timers)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to be called, at the latest."""
@@ -407,7 +413,7 @@ class Proxy:
         else:
             subflow.deadline = None
             if subflow.fin_at is not None and connection.data_level:
-                connection.remove(subflow)
+                closing.ended(connection, subflow, now)
 
     def shut_down(self, actions: list[Action]) -> None:
         """End every connection on both sides: untranslated segments would mean nothing to the other one."""
@@ -425,6 +431,8 @@ class Proxy:
         self._addresses = tuple(addresses)
         for connection in list(self._numbered.values()):
             self._apply_policy(connection, now, actions)
+            if connection.timers_changed:
+                self._schedule(connection)
 
     def _apply_policy(self, connection: Connection, now: float, actions: list[Action]) -> None:
         if not joins.is_open(connection) or not connection.confirmed:
@@ -451,7 +459,6 @@ class Proxy:
             self._index(connection, added)
         if wanted.active is not None and wanted.active.alive:
             commands.hand_over(connection, wanted.active, now, actions, break_first=False)
-        self._schedule(connection)
 
     def _announce(self, connection: Connection, now: float, actions: list[Action]) -> None:
         """A server offers its further addresses instead of joining."""
