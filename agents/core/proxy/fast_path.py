@@ -29,6 +29,8 @@ _PACKET_MAX: Final = 0xFFFF - 20
 _HEAD = struct.Struct("!HHIH14xIIHHHHIII")
 _HEAD_AND_DSS = struct.Struct("!HHIH14xIIHHHHIIII")
 _HEAD_BYTES: Final = 52
+ACK_BYTES: Final = _HEAD_BYTES
+"""Of an ACK without data."""
 _STAMP: Final = 0x0101080A
 _PLAIN_ACK, _ACK_WITH_DSS, _DATA_WITH_DSS = 0x8010, 0xA010, 0xD010
 """Data offset and flags: with timestamps; and with 8 and 20 bytes of DSS."""

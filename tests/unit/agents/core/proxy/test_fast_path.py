@@ -170,6 +170,14 @@ def test_transfers_in_trouble(part: int, taken: Counter[str]) -> None:
 
 
 @pytest.mark.usefixtures("usual")
+@pytest.mark.parametrize("part", range(2))
+def test_transfers_with_offload(part: int, taken: Counter[str]) -> None:
+    """The kernel cuts what this host sends, and computes its checksums: ACKs take the fast path all the same."""
+    packets = sum(check(Plan(seed, size=60_000, offload=True), open_s=5.0) for seed in range(part, RUNS // 3, 2))
+    assert taken["from_host"] > packets / 20
+
+
+@pytest.mark.usefixtures("usual")
 @pytest.mark.parametrize("second_s", [None, 0.2])
 @pytest.mark.parametrize("peer", ["mptcp", "proxy"])
 def test_quiet_transfers_take_it(peer: Any, second_s: float | None, taken: Counter[str]) -> None:
