@@ -1,5 +1,7 @@
 """From the TCP of this host to the network: payload is mapped to subflows, ACKs are projected (paper sections 3.3 and 3.4)."""
 
+from bisect import insort
+
 from agents.core.proxy import closing, packets
 from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Verdict
 from agents.core.proxy.connection import Connection
@@ -136,8 +138,10 @@ def _payload(
         payload = segment.payload[low - start : high - start]
         whole = high - low == end - start
         total = _payload_sum(segment, offload, connection, payload, whole)
-        if large and whole and subflow.bulk_at(s) is None and connection.data_level:
-            subflow.bulk.append((s, s + high - low, total))
+        # A mapping with a checksum is right for all of its bytes only: they never get another one.
+        fixed = (large and whole) or connection.checksum
+        if fixed and subflow.bulk_at(s) is None and connection.data_level:
+            insort(subflow.bulk, (s, s + high - low, total))
         out.append((subflow, _data_packet(connection, subflow, segment, s, low, payload, total)))
     return out
 
@@ -155,14 +159,14 @@ def _in_one_mapping(connection: Connection, subflow: Subflow, s: int, low: int, 
     entry = subflow.bulk_at(s)
     if entry is not None:
         return s + length <= entry[1]
-    return not any(s < each[0] < s + length for each in subflow.bulk)
+    return not subflow.bulk_edges(s, s + length)
 
 
 def _cut(places: list[Place], limit: int) -> list[Place]:
     """Pieces of at most `limit` bytes that lie in one mapping each."""
     pieces: list[Place] = []
     for subflow, s, low, high in places:
-        edges = [edge for entry in subflow.bulk for edge in entry[:2]]
+        edges = subflow.bulk_edges(s, s + high - low)
         while low < high:
             step = min([high - low, limit, *(edge - s for edge in edges if edge > s)])
             pieces.append((subflow, s, low, low + step))

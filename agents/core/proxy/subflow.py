@@ -4,8 +4,10 @@ Names: `s` is an offset of the subflow's sequence space (SSN, SAN), `t` one of t
 `agents.core.sequence`. "Sent" and "received" are seen from this host.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from agents.core.proxy.lane import Lane
 from agents.core.proxy.projection import advance, intersection, project, project_forward
@@ -210,7 +212,17 @@ class Subflow:
 
     def bulk_at(self, s: int) -> tuple[int, int, int] | None:
         """The mapping of several segments that covers `s`, if it was sent in one."""
-        return next((entry for entry in self.bulk if entry[0] <= s < entry[1]), None)
+        at = bisect_right(self.bulk, s, key=itemgetter(0)) - 1
+        return self.bulk[at] if at >= 0 and s < self.bulk[at][1] else None
+
+    def bulk_edges(self, start: int, end: int) -> list[int]:
+        """Where such mappings begin and end inside [start, end), its edges excluded."""
+        at = max(bisect_right(self.bulk, start, key=itemgetter(0)) - 1, 0)
+        edges = []
+        while at < len(self.bulk) and self.bulk[at][0] < end:
+            edges += [edge for edge in self.bulk[at][:2] if start < edge < end]
+            at += 1
+        return edges
 
     def delivered(self, *, selective: bool = True) -> list[Interval]:
         """What the peer has acknowledged on this subflow, in t: ascending, disjoint. Not `selective`: by its SAN alone."""
