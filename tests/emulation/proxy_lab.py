@@ -1,6 +1,6 @@
-"""A mobile host behind the proxy, a router and servers, in fresh namespaces: for what the proxy and the kernel's MPTCP do together.
+"""A mobile host behind the proxy, a router and servers in fresh namespaces: the proxy together with the kernel's MPTCP.
 
-`mn` has a path `p0`, `p1`, ... to the router `gw`, each with IPv4 and IPv6; `cn` (and further servers) sit behind the router with
+`mn` has a path `p0`, `p1`, ... to the router `gw`, each with IPv4 and IPv6; `cn` (and further servers) sit behind it with
 two addresses of each family. A path is either a wire whose frames go through Python (rate, delay, middleboxes), or a veth pair.
 """
 
@@ -236,15 +236,29 @@ def is_prefix(receiver: app.Side, sender: app.Side) -> bool:
     return receiver.received <= sender.sent and total.digest() == receiver.received_hash.digest()
 
 
-def opened(lab: Lab, client: str, servant: str, target: str, *, port: int, mptcp: Sequence[bool], source: str = "") -> app.Pair:
-    """A connection from one node to another; `mptcp`: whether client and server open MPTCP sockets."""
+def opened(
+    lab: Lab,
+    client: str,
+    servant: str,
+    target: str,
+    *,
+    port: int,
+    mptcp: Sequence[bool],
+    source: str = "",
+    dual: bool = False,
+) -> app.Pair:
+    """A connection from one node to another; `mptcp`: whether client and server open MPTCP sockets.
+
+    `dual`: the listener takes both families, and so do joins.
+    """
     kinds = [app.IPPROTO_MPTCP if each else socket.IPPROTO_TCP for each in mptcp]
     with inside(lab.nodes[servant]):
-        # Of both families, so that joins of both find a listener.
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, kinds[1])
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        wide = dual or ":" in target
+        listener = socket.socket(socket.AF_INET6 if wide else socket.AF_INET, socket.SOCK_STREAM, kinds[1])
+        if wide:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("::", port))
+        listener.bind(("::" if wide else "0.0.0.0", port))
         listener.listen()
         listener.settimeout(READY_S)
     with inside(lab.nodes[client]):
