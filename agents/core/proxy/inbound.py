@@ -20,8 +20,8 @@ from agents.wire.tcp import ACK, FIN, PSH, RST, Segment
 _WINDOW_SLACK = 1 << 20
 """How far beyond our window a segment may lie: windows of several subflows and moments differ."""
 _UNMAPPED_MAX = 4
-_ENTRIES_MAX = 4_096
-"""Mappings of a subflow that may be open at a time."""
+_ENTRIES_MAX = _GAPS_MAX = 4_096
+"""Mappings of a subflow that may be open at a time, and gaps in what has arrived."""
 _AHEAD_MAX = 1 << 31
 """How far ahead a mapping may lie in data sequence space."""
 
@@ -313,6 +313,8 @@ def _payload(
     for piece in pieces:
         if piece.shift is None:
             continue  # it comes again, when its mapping is known
+        if len(subflow.seen) >= _GAPS_MAX and not subflow.seen.overlaps(piece.start - 1, piece.end + 1):
+            continue  # and when there are fewer gaps
         again = not subflow.seen.add(piece.start, piece.end)
         subflow.newest = piece.start
         first, last = piece.start + piece.shift, piece.end + piece.shift

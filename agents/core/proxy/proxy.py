@@ -119,7 +119,9 @@ class Proxy:
 
     def _syn_from_host(self, connection: Connection | None, segment: Segment, now: float, actions: list[Action]) -> Answer:
         if segment.flags & ACK:
-            if connection is None or connection.opened_here:
+            if connection is None:  # its SYN did not ask for MPTCP, or has been pushed out
+                return Verdict.RELEASE
+            if connection.opened_here:
                 return Verdict.PASS
             if not connection.half_open:  # the ACK that we passed on was lost before this host's TCP saw it
                 actions.append(Deliver(packets.ack_for_host(connection)))
@@ -282,7 +284,8 @@ class Proxy:
     ) -> Connection | None:  # fmt: skip
         """A new connection; None when there are too many."""
         while len(self._half_open) >= self.config.half_open_max:
-            _number, oldest = self._half_open.popitem(last=False)
+            waiting = self._half_open.values()  # a flood from outside shall not keep this host from opening connections
+            oldest = next((each for each in waiting if not each.opened_here), None) or next(iter(waiting))
             self.counters["evicted"] += 1
             closing.time_out(oldest, "too many half-open connections", actions)
             self._forget(oldest)

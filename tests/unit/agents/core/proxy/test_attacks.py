@@ -9,7 +9,8 @@ from agents.core.proxy.config import ProxyConfig
 from agents.wire import mptcp
 from agents.wire.mptcp import AddAddr, Capable, Fail, Fastclose, JoinAck, JoinSyn, Prio, RemoveAddr, ResetReason, TcpRst
 from agents.wire.tcp import ACK, FIN, RST, SYN
-from tests.unit.agents.core.proxy.peer import FAR, NEAR, Out, Peer, far_bytes, pair
+from tests.unit.agents.core.proxy.parts import FAR, NEAR, Out, far_bytes
+from tests.unit.agents.core.proxy.peer import Peer, pair
 
 FAR_AWAY = 50_000_000
 """Beyond every window."""
@@ -95,7 +96,7 @@ def test_joins_that_never_end() -> None:
     """Whoever has seen the token can take the places for some seconds, but no memory."""
     peer = Peer(ProxyConfig(subflows_max=8)).accept()
     for number in range(2000):
-        path, out = peer.far_join_syn(port=1000 + number % 30_000)
+        path, _out = peer.far_join_syn(port=1000 + number % 30_000)
         if path.key in peer.paths and number % 2:
             peer.far_join_ack(path, mac=bytes(20))
     assert len(peer.connection.subflows) <= 8

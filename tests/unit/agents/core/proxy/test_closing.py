@@ -7,7 +7,8 @@ from agents.core.proxy.config import ProxyConfig
 from agents.wire import mptcp
 from agents.wire.mptcp import Fastclose, ResetReason, TcpRst
 from agents.wire.tcp import ACK, FIN, RST, SYN, Segment
-from tests.unit.agents.core.proxy.peer import NEAR, Out, Path, Peer, pair
+from tests.unit.agents.core.proxy.parts import NEAR, Out, Path
+from tests.unit.agents.core.proxy.peer import Peer, pair
 
 
 def options(segment: Segment) -> list[mptcp.Option]:
@@ -335,7 +336,7 @@ def test_a_join_of_a_connection_that_ends_is_given_up_with_it() -> None:
 
 def test_timers_do_not_pile_up() -> None:
     """A long connection that moves often keeps as many deadlines as it needs."""
-    peer, a, b = pair(ProxyConfig(join_tries=2))
+    peer, _a, _b = pair(ProxyConfig(join_tries=2))
     for number in range(2000):
         peer.act(lambda now, actions, number=number: peer.proxy.handover(number % 2, now, actions))
         if number % 100 == 0:

@@ -7,7 +7,8 @@ from agents.core.proxy.config import LocalAddress, ProxyConfig
 from agents.wire import mptcp
 from agents.wire.mptcp import Capable
 from agents.wire.tcp import ACK, RST, SYN
-from tests.unit.agents.core.proxy.peer import FAR_KEY, NEAR, Out, Peer
+from tests.unit.agents.core.proxy.parts import FAR_KEY, NEAR, Out
+from tests.unit.agents.core.proxy.peer import Peer
 
 
 def capable(out: Out, at: int = 0) -> Capable:

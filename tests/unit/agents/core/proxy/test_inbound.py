@@ -12,7 +12,8 @@ from agents.wire.checksum import folded, ones_sum
 from agents.wire.mptcp import FLAG_CHECKSUM, FLAG_HMAC_SHA256
 from agents.wire.tcp import ACK, FIN, PSH
 from tests.proxy.packets import header_length
-from tests.unit.agents.core.proxy.peer import FAR_KEY, Peer, far_bytes, pair
+from tests.unit.agents.core.proxy.parts import FAR_KEY, far_bytes
+from tests.unit.agents.core.proxy.peer import Peer, pair
 
 # -- payload ------------------------------------------------------------------------------------------------------------
 

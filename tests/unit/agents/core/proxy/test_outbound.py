@@ -7,7 +7,8 @@ from agents.wire import mptcp
 from agents.wire.mptcp import Capable
 from agents.wire.tcp import ACK, PSH
 from tests.proxy.packets import sealed
-from tests.unit.agents.core.proxy.peer import FAR_KEY, NEAR, Out, Path, Peer, near_bytes, pair
+from tests.unit.agents.core.proxy.parts import FAR_KEY, NEAR, Out, Path, near_bytes
+from tests.unit.agents.core.proxy.peer import Peer, pair
 
 
 def sans(peer: Peer, out: Out) -> dict[Path, int]:
