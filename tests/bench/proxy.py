@@ -220,16 +220,17 @@ def medians(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, fl
 
 def ratio_lines(result: dict[str, dict[str, float]]) -> list[str]:
     """The proxy's throughput in proportion to the others'."""
+    labels = {item.name: item.label for item in CONTESTANTS}
     lines = []
     for name in ("proxy", "proxy-gso"):
         others = [other for other in result if other not in ("proxy", "proxy-gso") and name in result]
         parts = [
-            f"{other} {result[name]['down_mbit'] / result[other]['down_mbit']:.2f} / "
+            f"{labels[other]} {result[name]['down_mbit'] / result[other]['down_mbit']:.2f} / "
             f"{result[name]['up_mbit'] / result[other]['up_mbit']:.2f}"
             for other in others
         ]
         if parts:
-            lines.append(f"* Throughput of `{name}` in proportion to (down / up): {', '.join(parts)}.")
+            lines.append(f"* {labels[name]}, throughput in proportion to (down / up): {'; '.join(parts)}.")
     return lines
 
 
