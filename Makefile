@@ -62,6 +62,9 @@ smoke: setup-test ## emulation tests: real namespaces, captures, kernels
 	@$(PYTEST) tests/emulation -q -n 2 -m "not alone"
 	@$(PYTEST) tests/emulation -q -m alone
 
+soak: setup-test ## gigabytes through the lightweight proxy in rough networks (GB=20), every byte checked; exit code 1 when one is wrong
+	@.venv/bin/python -m tests.soak.proxy --gb $(or $(GB),20) $(if $(JSON),--json)
+
 vagrant-box: ## build a Vagrant box with everything set up, for `vagrant up` without a network (root; 5 minutes)
 	@tools/vagrant/box.sh
 
