@@ -137,7 +137,7 @@ def _print(found: Repeatability, every_metric: bool) -> None:
     title = f"Repeatability: {found.judged.campaign.title}"
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
-    for column in (old, "spread", new, "spread", "ratio", "allowed"):
+    for column in (old, "spread", new, "spread", "ratio"):
         table.add_column(column, justify="right")
     table.add_column("", no_wrap=True)
     last = ""
@@ -146,7 +146,8 @@ def _print(found: Repeatability, every_metric: bool) -> None:
         if place != last:
             table.add_row(f"[bold]{escape(place)}[/]")
             last = place
-        table.add_row(*(escape(text) for text in row_texts(row)), f"[{_COLOURS[row.verdict]}]{row.verdict}[/]")
+        *figures, _ = row_texts(row)  # what is allowed the last lines say
+        table.add_row(*(escape(text) for text in figures), f"[{_COLOURS[row.verdict]}]{row.verdict}[/]")
         if row.reason:
             table.add_row(f"[dim]  {escape(row.reason)}[/]")
     console.print(table)

@@ -73,7 +73,7 @@ def print_times(folder: Path, run_ids: Iterable[str]) -> None:
     if not timed:
         return
     guest_s, wall_s = (sum(guest[name] for guest in timed) for name in ("guest_s", "wall_s"))
-    console.print(f"guest time {guest_s:.0f} s in {wall_s:.0f} s of wall time, {len(timed)} boots included")
+    console.print(f"guest time {guest_s:.0f} s in {wall_s:.0f} s of wall time, {len(timed)} boot{'s' if len(timed) > 1 else ''} included")
     limited = sum(guest["cpu_limited"] for guest in timed)
     if limited:
         console.print(

@@ -19,7 +19,7 @@ from experiments.guest.packages import Say
 from experiments.places import Box
 from experiments.rundir import read_json, write_json
 
-_PROBE_WALL_S = 180.0
+_PROBE_WALL_S = 600.0
 _KVM_PROBE_S = 5.0
 _SLOWEST = 8.0
 """Wall time per guest time that a run may take: emulation on a machine that is busy with other things."""

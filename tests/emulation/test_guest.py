@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ pytestmark = [
 
 ROAMLAB = ROOT / ".venv" / "bin" / "roamlab"
 SHORT = Path(__file__).with_name("short_outage.py")
+QUIET = Path(__file__).with_name("quiet.py")
 BUILD_TIMEOUT_S = 300.0
 RUN_TIMEOUT_S = 400.0
 SHELL_TIMEOUT_S = 120.0
@@ -81,6 +83,19 @@ def test_two_executions_of_a_run_are_the_same_packets(tmp_path: Path) -> None:
     assert metrics["judged"] is True, metrics["why_not"]
 
 
+def test_repetitions_in_the_guest_repeat_on_a_busy_machine(tmp_path: Path) -> None:
+    argv = [ROAMLAB, "repeatability", SHORT, "-s", "carrier-loss", "-m", "mptcp", "-n", "2", "--load", "--results", tmp_path,
+            "--json", "--markdown", tmp_path / "page.md"]  # fmt: skip
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=2 * RUN_TIMEOUT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert [(side["name"], side["seeds"], side["runs"]) for side in found["sides"]] == [("native", [1], 2), ("guest", [1], 2)]
+    assert {row["judged"]["spread"] for row in found["rows"]} == {0.0}
+    assert (found["rows"][0]["metric"], found["rows"][0]["reference"]["spread"] > 0) == ("gap_ms", True)
+    assert (found["compared"], found["differences"]) == (1, [])
+    assert "with seed 1, beside" in (tmp_path / "page.md").read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_guest_outlives_its_runner(tmp_path: Path, number: int) -> None:
     mark = new_mark()
@@ -118,6 +133,47 @@ def test_idle_time_is_skipped() -> None:
     assert done.returncode == 0, done.stderr
     print(f"{float(done.stdout):.0f} s of guest time took {wall_s:.0f} s")
     assert float(done.stdout) > IDLE_S > wall_s
+
+
+def test_a_quiet_run_takes_less_wall_time_than_guest_time(tmp_path: Path) -> None:
+    argv = [ROAMLAB, "run", QUIET, "-m", "tcp", "--guest", "--no-report", "--results", tmp_path]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"guest time (\d+) s in (\d+) s of wall time", done.stdout)
+    assert found is not None, done.stdout
+    print(found[0])
+    assert int(found[1]) > IDLE_S > int(found[2])
+
+
+SLOW_WLAN = "[wlan]\nrate_mbit = 3\ndelay_ms = 40\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("-w", "voice"), id="voice"),
+        pytest.param(("-w", "rpc"), id="rpc"),
+        pytest.param(("-w", "iperf3"), id="iperf3"),
+        pytest.param(
+            ("-s", "ipv6-moves", "--profiles", "mine.toml"), id="IPv6-only access network with a profile of one's own"
+        ),
+        pytest.param(("--guest=tcg",), id="real time"),
+    ],
+)
+def test_other_workloads_and_flavours_are_judged(tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "mine.toml").write_text(SLOW_WLAN)
+    scenario = () if "-s" in options else ("-s", "carrier-loss")
+    argv = [ROAMLAB, "run", SHORT, "-m", "tcp", "--guest", *scenario, *options, "--results", tmp_path, "--json"]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=RUN_TIMEOUT_S, cwd=tmp_path)
+    (cell,) = json.loads(done.stdout)["matrix"]
+    _, manifest = the_run(tmp_path)
+    assert manifest["state"] == "complete", done.stderr
+    if "--profiles" in options:
+        assert manifest["paths"][0]["profile"]["rate_mbit"] == 3
+    if "--guest=tcg" in options:  # in real time the host's load shows
+        assert manifest["guest"]["flavour"] == qemu.TCG
+        return
+    assert (cell["judged"], cell["survived"], cell["reasons"]) == (1, 1, [])
 
 
 NAPS = """
