@@ -15,7 +15,7 @@ import click
 from experiments.cli.terminal import console
 from experiments.errors import RoamlabError
 from experiments.guest import image, qemu
-from experiments.guest.machine import Machine, guest_folder
+from experiments.guest.machine import GuestError, Machine, guest_folder
 from experiments.guest.packages import Say
 from experiments.guest.place import GuestPlace, guest_place, require_kvm
 from experiments.guest.supervise import CPU_LIMIT
@@ -73,7 +73,9 @@ def print_times(folder: Path, run_ids: Iterable[str]) -> None:
     if not timed:
         return
     guest_s, wall_s = (sum(guest[name] for guest in timed) for name in ("guest_s", "wall_s"))
-    console.print(f"guest time {guest_s:.0f} s in {wall_s:.0f} s of wall time, {len(timed)} boot{'s' if len(timed) > 1 else ''} included")
+    console.print(
+        f"guest time {guest_s:.0f} s in {wall_s:.0f} s of wall time, {len(timed)} boot{'s' if len(timed) > 1 else ''} included"
+    )
     limited = sum(guest["cpu_limited"] for guest in timed)
     if limited:
         console.print(
@@ -122,14 +124,28 @@ def shell(flavour: str, memory_mib: int, deadline_s: float | None, command: tupl
     with guest_folder(found) as folder:
         if flavour == qemu.KVM:
             require_kvm(GuestPlace(found, folder, flavour))
-        descriptor, log = tempfile.mkstemp(prefix="roamlab-guest-console.", suffix=".log")
-        os.close(descriptor)
-        machine = Machine(found, folder, Path(log), flavour, memory_mib=memory_mib, terminal=True)
-        task = {"task": "command", "argv": list(command)} if command else {"task": "shell"}
-        with _raw_terminal(not command):
-            outcome = machine.execute(task, deadline_s)
-        os.unlink(log)  # after an error it stays: the message names it
+        with _console_log() as log:
+            machine = Machine(found, folder, log, flavour, memory_mib=memory_mib, terminal=True)
+            task = {"task": "command", "argv": list(command)} if command else {"task": "shell"}
+            with _raw_terminal(not command):
+                outcome = machine.execute(task, deadline_s)
     return outcome.code
+
+
+@contextmanager
+def _console_log() -> Iterator[Path]:
+    """A file for what the kernel says. It stays only when the guest failed and said something: then the message names it."""
+    descriptor, name = tempfile.mkstemp(prefix="roamlab-guest-console.", suffix=".log")
+    os.close(descriptor)
+    log, wanted = Path(name), False
+    try:
+        yield log
+    except GuestError:
+        wanted = log.stat().st_size > 0
+        raise
+    finally:
+        if not wanted:
+            log.unlink(missing_ok=True)
 
 
 @contextmanager

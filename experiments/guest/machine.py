@@ -76,7 +76,7 @@ def guest_folder(image: Image) -> Iterator[Path]:
     """A folder for the files of boots, with the part of the initramfs that all of them share. Raises RoamlabError."""
     with temporary_folder() as folder:
         try:
-            (folder / "programs.cpio").write_bytes(sources.programs(image.describe()["python"]))
+            (folder / "programs.cpio").write_bytes(sources.programs(image.describe()["python"], folder))
         except OSError as error:
             raise RoamlabError(f"{folder}: {error.strerror}: make room or set TMPDIR") from error
         yield folder

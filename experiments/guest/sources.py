@@ -23,15 +23,15 @@ _HOME = "opt/roamlab"
 _PROFILES = "/etc/roamlab-profiles.toml"
 
 
-def programs(python: str) -> bytes:
+def programs(python: str, folder: Path | None = None) -> bytes:
     """An archive with our packages. For the guest's Python, when it is ours, they are compiled: it compiles slowly.
 
-    The same sources give the same bytes.
+    The same sources give the same bytes. `folder`: where the work is done; without it in the system's temporary folder.
     """
     out = io.BytesIO()
     writer = cpio.Writer(out)
     writer.add(cpio.file("init", Path(__file__).with_name("init.sh"), executable=True))
-    with tempfile.TemporaryDirectory(prefix="roamlab-programs.") as work:
+    with tempfile.TemporaryDirectory(prefix="roamlab-programs.", dir=folder) as work:
         home = Path(work) / _HOME
         for package in _PACKAGES:
             shutil.copytree(ROOT / package, home / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -50,7 +50,9 @@ def _compile(home: Path, work: Path) -> None:
             "-s", str(work), "-p", "/", str(home)]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     if done.returncode != 0:
-        raise RoamlabError(f"our packages cannot be compiled for the guest: {(done.stdout + done.stderr).strip()[-300:]}")
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        why = lines[-1] if lines else f"exit code {done.returncode}"
+        raise RoamlabError(f"our packages cannot be compiled for the guest in {work}: {why}")
 
 
 def task(content: Mapping[str, Any]) -> bytes:

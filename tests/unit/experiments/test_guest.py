@@ -1,5 +1,6 @@
 """The guest's pure parts: archives, command line, image recipe, reports, messages."""
 
+import contextlib
 import io
 import json
 import lzma
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from experiments.capsule import environment
+from experiments.cli.guest import _console_log
 from experiments.errors import RoamlabError
 from experiments.guest import cpio, image, leftovers, qemu, recipe, sources
 from experiments.guest.build import Build, load_order, needed_modules, unpacked_kernel
@@ -413,3 +415,26 @@ def test_a_full_disk_explains_a_cut_archive(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(GuestError, match=rf"not whole: tar: .*; {tmp_path} is full: set TMPDIR"):
         unpack(tmp_path / "empty", tmp_path)
+
+
+def test_our_sources_that_cannot_be_compiled_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "*** Error compiling x\nOSError: [Errno 28] No space left on device\n\n", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(RoamlabError, match=r"compiled for the guest in \S+: OSError: .* No space left on device$") as caught:
+        sources.programs(python)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "kept"),
+    [(None, "x", False), (GuestError("x"), "", False), (GuestError("x"), "panic", True), (KeyboardInterrupt(), "x", False)],
+)
+def test_console_of_a_shell_stays_only_when_a_message_names_it(
+    temporary: Path, error: BaseException | None, text: str, kept: bool
+) -> None:
+    with contextlib.suppress(GuestError, KeyboardInterrupt), _console_log() as log:
+        log.write_text(text)
+        if error is not None:
+            raise error
+    assert bool(list(temporary.iterdir())) is kept
