@@ -49,6 +49,8 @@ def peer(role: str, local: str, remote: str, port: str, mptcp: str, seed: str, c
     """One end of a connection."""
     family = socket.AF_INET6 if ":" in local else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM, MPTCP if mptcp == "1" else socket.IPPROTO_TCP)
+    # What a namespace has by default depends on the machine, and BBR's pacing can fall to kilobits behind delayed ACKs.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
     sock.settimeout(30)
     listener = None
     if role == "listen":
