@@ -123,6 +123,13 @@ def test_our_fins_are_repeated_with_back_off_and_given_up() -> None:
     peer.check_empty()
 
 
+def test_segments_after_our_fin_have_the_number_behind_it() -> None:
+    peer = Peer().open()
+    ends = fins(peer, end_both(peer))
+    out = peer.far_data_fin()
+    assert {peer.s_network(segment)[0] for segment in out.network} == {ends[peer.first] + 1}
+
+
 def test_a_closed_subflow_answers_the_peers_fin_again() -> None:
     peer = Peer().open()
     ends = fins(peer, end_both(peer))

@@ -232,3 +232,27 @@ def test_a_port_is_not_taken_twice() -> None:
     assert len(set(ports)) == 3
     for peer in (first, second, third):
         peer.goes_on()
+
+
+def test_follow_leaves_the_data_where_it_is() -> None:
+    peer = policy_peer("follow")
+    b = peer.join_finished(peer.addresses(0, 1))
+    peer.act(lambda now, actions: peer.proxy.handover(1, now, actions))
+    peer.addresses(0, 1)
+    assert peer.active is b
+    peer.goes_on()
+
+
+def test_a_connection_that_fell_back_takes_no_further_subflow() -> None:
+    peer = Peer().open()
+    peer.join()
+    peer.goes_on()
+    peer.act(lambda now, actions: peer.proxy.handover(1, now, actions, break_first=True))
+    peer.far(peer.active, 100, dss=peer.dss(t=peer.far_next, s=0, length=0))
+    with pytest.raises(CommandRefused, match="fell back to TCP"):
+        peer.proxy.add_subflow(NEAR[2], peer.now, [], connection=1)
+    with pytest.raises(CommandRefused, match="no connection that could be moved"):
+        peer.proxy.add_subflow(NEAR[2], peer.now, [])
+    out = peer.far_join_syn(port=7)[1]
+    assert out.resets
+    assert not peer.addresses(2).network

@@ -214,6 +214,16 @@ def test_a_syn_that_does_not_ask_for_version_1_is_let_alone(option: bytes) -> No
     peer.check_empty()
 
 
+def test_segments_of_a_released_connection_that_waited_in_the_queue_are_released_too() -> None:
+    peer = Peer()
+    peer.host_syn()
+    peer.far_syn_ack(b"")
+    assert peer.host().answer is Verdict.RELEASE
+    assert peer.far(dss=b"").answer is Verdict.RELEASE
+    again = Peer(proxy=peer.proxy, near_isn=5, seed=8).open()
+    again.goes_on()
+
+
 def test_a_third_ack_without_the_option_is_plain_tcp() -> None:
     peer = Peer().accept(confirm=False)
     assert peer.far(dss=b"").answer is Verdict.RELEASE

@@ -42,6 +42,18 @@ def test_a_mapping_of_many_segments_is_known_from_the_first_one() -> None:
     assert peer.first.acked == 10_001
 
 
+def test_data_without_any_option_is_taken_inside_a_known_mapping() -> None:
+    """RFC 8684 section 3.3: one DSS may stand for all segments of its mapping."""
+    peer = Peer().open()
+    peer.far(data=100, dss=peer.dss(t=1, s=1, length=1000))
+    for number in range(1, 10):
+        out = peer.far(data=100, dss=b"")
+        assert [peer.t_host(segment)[0] for segment in out.host] == [1 + 100 * number]
+    assert peer.far(data=100, dss=b"").why == "no mapping"
+    peer.host(ack=1001)
+    assert peer.first.acked == 1001
+
+
 def test_a_mapping_of_many_segments_over_lost_ones_acknowledges_only_what_came() -> None:
     """`Peer` raises the moment something is acknowledged that was not sent; the host's ACK is far above what came here."""
     peer, a, b = pair()

@@ -318,6 +318,27 @@ def test_priority_by_command() -> None:
     peer.goes_on()
 
 
+def test_a_better_subflow_takes_over_from_a_backup() -> None:
+    peer, a, b = pair()
+    peer.far(a, options=mptcp.encode(Prio(True)))
+    assert peer.active is b
+    peer.far(b, options=mptcp.encode(Prio(True)))
+    last = peer.active
+    other = a if last is b else b
+    peer.far(other, options=mptcp.encode(Prio(False)))
+    assert peer.active is other
+    peer.goes_on()
+
+
+def test_a_reset_in_the_handshake_of_a_join() -> None:
+    peer = Peer().accept()
+    path, _out = peer.far_join_syn()
+    assert peer.inbound(path.packet(1, 1, RST | ACK, 0)).silent
+    assert len(peer.connection.subflows) == 1
+    assert not peer.wait(20).network
+    peer.goes_on()
+
+
 def test_flags_of_join_segments() -> None:
     peer = Peer().open()
     _path, out = peer.join_asked()
