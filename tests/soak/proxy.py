@@ -37,6 +37,8 @@ SLOWEST_BYTES_PER_S = 300_000
 PATIENCE_S = 45.0
 MOVE_S = (0.05, 0.6)
 """Between two moves."""
+BREAKS_MAX = 6
+"""Of a round: when every path is cut sooner than TCP's timer rings, which doubles, no transfer ends."""
 PROGRAMS = [sys.executable, "-m", "tests.soak.programs"]
 TROUBLES = ("none", "loss", "duplicates", "reordering", "all")
 WORRYING = (
@@ -165,6 +167,7 @@ class Mover:
     def __init__(self, network: Network, each: Round, tally: Tally, rng: random.Random) -> None:
         self._network, self._round, self._tally, self._rng = network, each, tally, rng
         self._path, self._cut, self._next = 0, -1, 0.0
+        self._breaks_left = BREAKS_MAX
         # A client's kernel has no listener for joins: it joins itself, once.
         self._may_break = each.role == "client" or each.peer == "cp"
 
@@ -178,7 +181,8 @@ class Mover:
         to, family = 1 - self._path, self._round.family
         # When one side has ended its data, Linux takes no further subflow (mptcp_can_accept_new_subflow).
         states = [row["state"] for row in self._network.mn.connections()]
-        broken = self._may_break and states[-1:] == ["established"] and self._rng.random() < 0.4
+        joins_taken = self._round.peer == "cp" or states[-1:] == ["established"]
+        broken = self._may_break and joins_taken and self._breaks_left > 0 and self._rng.random() < 0.4
         request: dict[str, Any] = {"address": mobile(family, to)}
         if not self._may_break:
             found = [row for each in self._network.mn.connections() for row in each["subflows"]]
@@ -195,6 +199,7 @@ class Mover:
             self._tally.refused += 1
             return
         self._path = to
+        self._breaks_left -= broken
         self._tally.moves += 1
         self._tally.breaks += broken
 
