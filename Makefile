@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke calibrate calibrate-guest repeatability bench-analysis bench-proxy figures experiments vagrant-box vagrant-results vagrant-test lock clean
+.PHONY: help setup setup-test demo test lint unit smoke guest-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy figures experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +60,10 @@ unit: setup-test ## unit tests: no privileges, no network
 
 smoke: setup-test ## emulation tests: real namespaces, captures, kernels
 	@$(PYTEST) tests/emulation -q -n 2 -m "not alone"
-	@$(PYTEST) tests/emulation -q -m alone
+	@$(PYTEST) tests/emulation -q -m "alone and not long"
+
+guest-test: setup-test ## every test of the guest: all workloads, repetitions on a busy machine (15 minutes)
+	@$(PYTEST) tests/emulation/test_guest.py -q
 
 soak: setup-test ## gigabytes through the lightweight proxy in rough networks (GB=20), every byte checked; exit code 1 when one is wrong
 	@.venv/bin/python -m tests.soak.proxy --gb $(or $(GB),20) $(if $(JSON),--json)

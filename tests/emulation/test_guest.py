@@ -83,6 +83,7 @@ def test_two_executions_of_a_run_are_the_same_packets(tmp_path: Path) -> None:
     assert metrics["judged"] is True, metrics["why_not"]
 
 
+@pytest.mark.long
 def test_repetitions_in_the_guest_repeat_on_a_busy_machine(tmp_path: Path) -> None:
     argv = [ROAMLAB, "repeatability", SHORT, "-s", "carrier-loss", "-m", "mptcp", "-n", "2", "--load", "--results", tmp_path,
             "--json", "--markdown", tmp_path / "page.md"]  # fmt: skip
@@ -135,6 +136,7 @@ def test_idle_time_is_skipped() -> None:
     assert float(done.stdout) > IDLE_S > wall_s
 
 
+@pytest.mark.long
 def test_a_quiet_run_takes_less_wall_time_than_guest_time(tmp_path: Path) -> None:
     argv = [ROAMLAB, "run", QUIET, "-m", "tcp", "--guest", "--no-report", "--results", tmp_path]
     done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
@@ -148,6 +150,7 @@ def test_a_quiet_run_takes_less_wall_time_than_guest_time(tmp_path: Path) -> Non
 SLOW_WLAN = "[wlan]\nrate_mbit = 3\ndelay_ms = 40\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [
@@ -186,6 +189,7 @@ print(hashlib.sha256(str(moments).encode()).hexdigest())
 """
 
 
+@pytest.mark.long
 def test_short_sleeps_take_the_same_time_on_a_host_that_is_too_busy() -> None:
     """More guests than CPUs: each is stopped by the host at moments of its own, also between running and idling."""
     argv = [ROAMLAB, "guest", "shell", "--flavour", "virtual-time", "python3", "-c", NAPS]
