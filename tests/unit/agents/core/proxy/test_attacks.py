@@ -39,6 +39,22 @@ def test_a_join_with_a_guessed_token() -> None:
     peer.goes_on()
 
 
+def test_a_refused_join_is_answered_as_tcp_does() -> None:
+    peer, _a, _b = pair()
+    path, out = peer.far_join_syn(token=b"none")
+    assert (out.resets[0].seq, out.resets[0].ack, out.resets[0].flags) == (0, path.far_isn + 1, RST | ACK)
+
+
+def test_a_wrong_proof_brings_no_data_in() -> None:
+    peer = Peer(timestamps=False).accept()
+    path, _out = peer.far_join_syn()
+    packet = path.packet(1, 1, ACK, 512, mptcp.encode(JoinAck(bytes(20))) + peer.dss(t=1, s=1, length=10, ack=False), b"x" * 10)
+    out = peer.inbound(packet)
+    assert out.resets
+    assert not out.host
+    peer.goes_on()
+
+
 def test_a_join_with_a_token_that_was_seen_but_without_the_keys() -> None:
     peer, _a, _b = pair()
     path, _out = peer.far_join_syn()

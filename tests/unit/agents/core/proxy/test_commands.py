@@ -141,6 +141,7 @@ def test_follow_joins_from_every_usable_address_and_leaves_lost_ones() -> None:
     peer = policy_peer("follow")
     out = peer.addresses(0, 1)
     b = peer.join_finished(out)
+    assert not peer.addresses(0, 1).logs, "all is as it should be"
     assert peer.active is peer.first
     peer.goes_on()
     out = peer.addresses(1)

@@ -435,3 +435,43 @@ def test_too_many_connections_are_plain_tcp() -> None:
     assert third.host_syn().answer is Verdict.RELEASE
     assert third.far_syn().answer is Verdict.RELEASE
     assert proxy.counters["refused"] == 2
+
+
+def test_a_late_copy_of_the_syn_changes_nothing() -> None:
+    peer = Peer().accept()
+    peer.goes_on()
+    assert peer.far_syn().silent
+    peer.goes_on()
+
+
+def test_an_answer_of_the_host_that_leaves_no_room_goes_without() -> None:
+    peer = Peer()
+    peer.far_syn()
+    first, other = peer.first, bytes((254, 12)) + bytes(10)
+    packet = peer.syn_packet(first.near, first.far, first.near_isn, 1, ack=first.far_isn + 1, option=other)
+    assert peer.outbound(packet).answer is Verdict.RELEASE
+    peer.check_empty()
+
+
+def test_a_refusal_of_the_host_reaches_the_peer_and_one_of_the_peer_the_host() -> None:
+    peer = Peer()
+    peer.far_syn()
+    assert peer.host(t=0, flags=RST | ACK).answer is Verdict.PASS
+    peer.check_empty()
+    peer = Peer().accept(confirm=False)
+    assert peer.inbound(peer.first.packet(1, 1, RST | ACK, 0)).answer is Verdict.PASS
+    peer.wait(1)
+    peer.check_empty()
+
+
+def test_a_wrong_checksum_on_the_only_subflow_after_a_handover() -> None:
+    """The stream goes on where it was, though the subflow's numbers are others."""
+    peer = Peer(flags=0x81).open()
+    b = peer.join()
+    peer.act(lambda now, actions: peer.proxy.handover(1, now, actions, break_first=True))
+    t = peer.far_next = 5001
+    peer.near_ack = peer.connection.ack = peer.connection.receive_max = t  # what came by the subflow that is gone
+    out = peer.far(b, 100, dss=peer.dss(t=t, s=1, length=100, checksum=0x1234))
+    assert out.log("checksum-failed") is not None
+    out = peer.far(b, 100, t=t, s=1, dss=b"")
+    assert [peer.t_host(segment)[0] for segment in out.host] == [t]

@@ -370,3 +370,22 @@ def test_a_second_end_elsewhere_is_refused() -> None:
     assert out.why == "second end of data"
     peer.host(ack=12)
     assert peer.data_ack == 12
+
+
+def test_what_a_host_without_sack_holds_above_a_gap_is_acknowledged_on_its_subflow() -> None:
+    """When the peer repeats it: else it would repeat the same for ever, and never the data that closes the gap."""
+    peer, a, b = pair(sack=False)
+    peer.far(b, 100, t=101)
+    assert b.acked == 1
+    peer.host(ack=1)
+    assert b.acked == 1, "it may still come in order"
+    peer.far(b, 100, t=101, s=1)
+    peer.host(ack=1)
+    assert (b.acked, peer.data_ack) == (101, 1)
+    peer.far(b, 100, t=70_000, s=101)  # outside the host's window: it has been dropped there
+    peer.far(b, 100, t=70_000, s=101)
+    peer.host(ack=1)
+    assert b.acked == 101
+    peer.far(a, 100, t=1)
+    peer.host(ack=201)
+    assert (a.acked, peer.data_ack) == (101, 201)

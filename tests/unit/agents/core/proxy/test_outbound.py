@@ -2,12 +2,14 @@
 
 import pytest
 
+from agents.core.proxy.actions import Action, Deliver
 from agents.core.proxy.config import ProxyConfig
 from agents.wire import mptcp
+from agents.wire.checksum import folded, ones_sum
 from agents.wire.mptcp import Capable
 from agents.wire.tcp import ACK, PSH
 from tests.proxy.packets import sealed
-from tests.unit.agents.core.proxy.parts import FAR_KEY, NEAR, Out, Path, near_bytes
+from tests.unit.agents.core.proxy.parts import FAR, FAR_KEY, NEAR, Out, Path, near_bytes
 from tests.unit.agents.core.proxy.peer import Peer, pair
 
 
@@ -349,3 +351,47 @@ def test_the_ip_header_of_the_host_is_kept() -> None:
     assert segment.traffic_class == 0xB8, "no subflow has negotiated ECN"
     peer.far(san=11, dan=11)
     peer.goes_on()
+
+
+def test_a_log_line_for_each_new_place_not_for_each_packet() -> None:
+    peer, _a, _b = pair()
+    logs = [log.event for _ in range(10) for log in peer.host(100).logs]
+    peer.act(lambda now, actions: peer.proxy.handover(1, now, actions))
+    logs += [log.event for _ in range(10) for log in peer.host(100).logs]
+    peer.acknowledge_all()
+    logs += [log.event for _ in range(10) for log in peer.host(100).logs]
+    assert logs == ["place"] * 2
+
+
+def test_a_nudge_after_a_break() -> None:
+    """An ICMP message makes the host send again at once what went down (RFC 1191), in segments a little smaller."""
+    peer, _a, _b = pair(ProxyConfig(nudge=True))
+    peer.goes_on()
+    peer.host(300)
+    actions: list[Action] = []
+    peer.proxy.handover(1, peer.now, actions, break_first=True)
+    (packet,) = [action.packet for action in actions if isinstance(action, Deliver)]
+    assert (packet[9], packet[20:22]) == (1, b"\x03\x04"), "fragmentation needed"
+    assert (packet[12:16], packet[16:20]) == (FAR[0], NEAR[0])
+    mtu = int.from_bytes(packet[26:28], "big")
+    assert mtu == 1500 - 24 - 4
+    quoted = packet[28:]
+    assert int.from_bytes(quoted[2:4], "big") == mtu + 4
+    assert quoted[12:24] == NEAR[0] + FAR[0] + (40_000).to_bytes(2, "big") + (80).to_bytes(2, "big")
+    assert int.from_bytes(quoted[24:28], "big") == peer.first.near_isn + peer.tan
+
+
+def test_no_nudge_without_anything_lost() -> None:
+    peer, _a, _b = pair(ProxyConfig(nudge=True))
+    peer.goes_on()
+    actions: list[Action] = []
+    peer.proxy.handover(1, peer.now, actions, break_first=True)
+    assert not any(isinstance(action, Deliver) for action in actions)
+
+
+def test_the_first_data_with_a_checksum() -> None:
+    peer = Peer(ProxyConfig(checksum=True)).open(confirm=False)
+    segment = peer.host(101).network[0]
+    option = mptcp.decode(segment.mptcp[0])
+    expected = folded(mptcp.initial_dsn(peer.near_key) + 1 + 1 + 101 + ones_sum(segment.payload))
+    assert option == Capable(0x81, 1, peer.near_key, FAR_KEY, 101, expected)

@@ -17,7 +17,13 @@ def large(peer: Peer, size: int, t: int | None = None) -> list[Segment]:
     actions: list[Action] = []
     answer = peer.proxy.outbound(packet, peer.now, actions, Offload.SUPERPACKET)
     packets = [answer] if isinstance(answer, bytes) else []
+    assert not packets or (len(packets[0]) > size and not actions_with_data(actions)), "replaced by a part of it"
     return [parse(packet) for packet in packets + [action.packet for action in actions if isinstance(action, Send)]]
+
+
+def actions_with_data(actions: list[Action]) -> list[Segment]:
+    sent = [parse(action.packet) for action in actions if isinstance(action, Send)]
+    return [segment for segment in sent if segment.payload_length]
 
 
 def mappings(peer: Peer, segments: list[Segment]) -> list[tuple[int, int, int, int]]:
