@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke guest-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy figures experiments vagrant-box vagrant-results vagrant-test lock clean
+.PHONY: help setup setup-test demo test lint unit smoke guest-test proxy-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy figures experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,11 @@ unit: setup-test ## unit tests: no privileges, no network
 	@$(if $(shell command -v chromium chromium-browser google-chrome),,ROAMLAB_WITHOUT_BROWSER=1) $(PYTEST) tests/unit -q -n 2
 
 smoke: setup-test ## emulation tests: real namespaces, captures, kernels
-	@$(PYTEST) tests/emulation -q -n 2 -m "not alone"
+	@$(PYTEST) tests/emulation -q -n 2 -m "not alone and not long"
 	@$(PYTEST) tests/emulation -q -m "alone and not long"
+
+proxy-test: setup-test ## the proxy against the kernel's MPTCP, its subflows judged by tshark, a short soak (10 minutes)
+	@$(PYTEST) tests/emulation/test_proxy_interop.py tests/emulation/test_proxy_clean.py tests/emulation/test_proxy_soak.py -q
 
 guest-test: setup-test ## every test of the guest: all workloads, repetitions on a busy machine (15 minutes)
 	@$(PYTEST) tests/emulation/test_guest.py -q

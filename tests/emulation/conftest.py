@@ -4,4 +4,6 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; runs with `make guest-test`, not in `make test`")
+    config.addinivalue_line(
+        "markers", "long: takes minutes; runs with `make guest-test` or `make proxy-test`, not in `make test`"
+    )

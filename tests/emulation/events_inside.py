@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import events, mechanisms
+from experiments.errors import RoamlabError
 from experiments.clock import now_ns
 from experiments.model import Event
 from experiments.testbed import Testbed
@@ -183,6 +184,19 @@ class Checks:
     def prefer(self) -> None:
         self.event("prefer", "mn-lte", over="mn-wlan")  # plain TCP has nothing to tell anybody
 
+    def break_before_make(self) -> None:
+        told: list[tuple[str, str]] = []
+        mechanism = self.context.mechanism
+        try:
+            self.event("break-before-make", "mn-wlan", to="mn-lte")
+        except RoamlabError as error:
+            assert "has no command" in str(error), error
+        else:
+            raise AssertionError("plain TCP gave up a path")
+        mechanism.break_before_make = lambda _bed, old, new: told.append((old, new))  # type: ignore[method-assign]
+        self.event("break-before-make", "mn-wlan", to="mn-lte")
+        assert told == [("mn-wlan", "mn-lte")]
+
     def planned_handover(self) -> None:
         timeline = events.expand(
             (Event(at_s=0.0, kind="planned-handover", target="mn-lte", parameters={"to": "mn-wlan", "overlap_s": 0.1}),)
@@ -207,6 +221,7 @@ CHECKS = {
     "signal": ("signal-strength",),
     "crash": ("node-crash", "node-restart"),
     "prefer": ("prefer",),
+    "break_before_make": ("break-before-make",),
     "planned_handover": ("planned-handover",),
     "renumber": ("renumber",),
 }

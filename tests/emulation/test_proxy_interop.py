@@ -21,7 +21,7 @@ from tests.pcaps import applications as app
 from tests.pcaps import rules
 from topologies.waiting import wait_until
 
-pytestmark = pytest.mark.emulation
+pytestmark = [pytest.mark.emulation, pytest.mark.long]
 PORT = 5001
 NATIVE_PORT = 5009
 """No filter of the proxy names it."""

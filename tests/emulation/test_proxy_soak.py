@@ -8,7 +8,7 @@ import pytest
 
 from tests.emulation.test_topologies import ROOT
 
-pytestmark = pytest.mark.emulation
+pytestmark = [pytest.mark.emulation, pytest.mark.long]
 
 
 def test_short_soak() -> None:

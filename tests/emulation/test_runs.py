@@ -209,7 +209,7 @@ def _command(*words: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["run", "nothing"], ["no experiment 'nothing'", "demo, outage"]),
+        (["run", "nothing"], ["no experiment 'nothing'", "demo", "outage"]),
         (["run", "outage", "-m", "sctp"], ["no mechanism 'sctp'", "tcp, mptcp, mptcp-backup"]),
         (["run", "outage", "-s", "flood"], ["no scenario 'flood'", "carrier-loss"]),
         (["run", "outage", "-w", "mail"], ["no workload 'mail'", "bulk, iperf3, voice, rpc"]),
