@@ -118,7 +118,7 @@ def deliver(transfer: Transfer, everything: Bools) -> Delivered:
     np.maximum.at(on_data, t.ack_stream, t.data_ack)
     data_ack_ns = _data_ack_times(t)
     on_subflow = t.flow_begin < on_flow[t.direction]
-    taken = acknowledged(t.stream, t.begin, t.end, on_subflow, on_data, t.time_ns <= data_ack_ns)
+    taken = acknowledged(t.stream, t.begin, t.end, on_subflow, on_data)
     taken |= everything[t.stream] & (t.begin >= 0)
     lost = find_missed(Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end), t.flow_new, on_flow, _flow_answers(t))
     mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
@@ -201,12 +201,9 @@ def _data_ack_times(t: Transfer) -> Int64s:
     return times
 
 
-def acknowledged(
-    stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s, explains: Bools | None = None
-) -> Bools:
+def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:
     """Which segments count as taken by the receiver. `on_subflow`: acknowledged there; `on_data`: per stream how far it ever
-    acknowledged the data. Positions in the data stream are -1 for segments without a place in it. `explains`: segments that
-    were there when their data was acknowledged; one that came later is not how the receiver got it."""
+    acknowledged the data. Positions in the data stream are -1 for segments without a place in it."""
     mapped = begin >= 0
     taken = on_subflow & mapped
     candidates = mapped & ~taken & (end <= on_data[stream])
@@ -215,7 +212,7 @@ def acknowledged(
     # Those whose bytes no acknowledged segment carried: new when they are painted over all of these.
     concerned = np.zeros(on_data.size, np.bool_)
     concerned[stream[candidates]] = True
-    known = np.flatnonzero(taken & concerned[stream] & (True if explains is None else explains))
+    known = np.flatnonzero(taken & concerned[stream])
     asked = np.flatnonzero(candidates)
     rows = np.concatenate((known, asked))
     fresh = cover(stream[rows], begin[rows], end[rows], on_data.size).new_bytes[known.size :] > 0
@@ -235,8 +232,7 @@ def grow(
     """
     moments = _ready_times(time_ns, direction, flow_end, flow_reached)
     if data_ack_ns is not None:
-        # Acknowledged before the subflow was complete: by a receiver that needs no order there, such as a proxy.
-        moments = np.where(data_ack_ns < np.where(moments < 0, np.iinfo(np.int64).max, moments), time_ns, moments)
+        moments = _without_order(stream, begin, end, taken, streams, time_ns, moments, data_ack_ns)
     rows = np.flatnonzero(taken & (moments >= 0))
     arrived = Spans(moments[rows], stream[rows], begin[rows], end[rows])
     if missed is not None:
@@ -246,6 +242,22 @@ def grow(
     grew = np.zeros(reached.size, np.bool_)
     mark_growth(arrived.stream, reached, np.zeros(streams, np.int64), grew)
     return Growth(arrived.time_ns[grew], arrived.stream[grew], reached[grew])
+
+
+def _without_order(
+    stream: Array, begin: Int64s, end: Int64s, taken: Bools, streams: int, time_ns: Int64s, moments: Int64s, data_ack_ns: Int64s
+) -> Int64s:
+    """Moments of segments that the data level acknowledged before their subflow was complete, where no other copy explains it:
+    their receiver needs no order there, as a proxy does not. Such a segment counts when it came."""
+    late = taken & (data_ack_ns < np.where(moments < 0, np.iinfo(np.int64).max, moments))
+    if not late.any():
+        return moments
+    known, asked = np.flatnonzero(taken & ~late), np.flatnonzero(late)
+    rows = np.concatenate((known, asked))
+    fresh = cover(stream[rows], begin[rows], end[rows], streams).new_bytes[known.size :] > 0
+    moments = moments.copy()
+    moments[asked[fresh]] = time_ns[asked[fresh]]
+    return moments
 
 
 def longest_gaps(growth: Growth, streams: int) -> tuple[Int64s, Int64s]:

@@ -217,16 +217,6 @@ def test_a_receiver_that_takes_data_behind_a_hole_of_its_subflow():
     assert grown(packets) == [(100, 1000), (300, 3000)]
 
 
-def test_a_copy_that_comes_after_the_acknowledgment_is_not_how_the_data_came():
-    packets = Packets()
-    line, other = initial(packets), joined(packets, 40)
-    down(line, 100, 0, 1000, 0)
-    down(line, 120, 1000, 1000, 1000, taken=False)
-    other.send(130, True, acked=0, **data_ack(dsn(False, 2000)))
-    down(other, 500, 0, 1000, 1000)
-    assert grown(packets) == [(100, 1000), (120, 2000)]
-
-
 def test_without_the_receivers_packets_all_that_was_sent_counts():
     packets = Packets()
     line = Line(packets)
