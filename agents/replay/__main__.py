@@ -10,11 +10,12 @@ from typing import Any
 
 from agents.config import ConfigError
 from agents.core.proxy.config import ProxyConfig
+from agents.core.proxy.signalling import decoded
 from agents.kernel.proxy.configuration import read_config
 from agents.replay import decisions
 from agents.replay.captures import CaptureError, Packet, read
 from agents.replay.engine import Comparison, Emitted, Outcome, Replay
-from agents.replay.recording import RecordingError, options, segment_of
+from agents.replay.recording import RecordingError, segment_of
 from agents.wire import mptcp, tcp
 
 SAME, DIFFERENT, UNUSABLE = 0, 1, 2
@@ -155,7 +156,7 @@ def describe(packet: bytes) -> str:
     words += [f"sack {left}-{right}" for left, right in segment.sack]
     if segment.dss is not None:
         words.append("dss" + _dss(segment.dss))
-    words += [f"{type(option).__name__.lower()}" for option in options(segment)]
+    words += [f"{type(option).__name__.lower()}" for option in decoded(segment)]
     return ", ".join(words)
 
 

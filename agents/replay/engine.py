@@ -16,11 +16,12 @@ from agents.core.proxy.config import ProxyConfig
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.policy import MANUAL
 from agents.core.proxy.proxy import Proxy
+from agents.core.proxy.signalling import decoded
 from agents.core.proxy.states import SubflowState
 from agents.core.proxy.subflow import Subflow
 from agents.replay import hostside
 from agents.replay.captures import Packet
-from agents.replay.recording import PORTS_FIRST, Choices, Flow, Recording, Role, backwards, options, scan, segment_of
+from agents.replay.recording import PORTS_FIRST, Choices, Flow, Recording, Role, backwards, scan, segment_of
 from agents.wire import mptcp
 from agents.wire.mptcp import Capable, JoinSyn
 from agents.wire.tcp import ACK, RST, SYN, Segment
@@ -227,7 +228,7 @@ class Replay:
         flow = backwards(segment.key)
         if flow in self.recording.keys or flow in self.recording.nonces or segment.key in self.proxy._by_subflow:
             return True
-        return any(isinstance(o, JoinSyn) and o.token in self.recording.tokens for o in options(segment))
+        return any(isinstance(o, JoinSyn) and o.token in self.recording.tokens for o in decoded(segment))
 
     def _arrived(self, data: bytes, segment: Segment, now: float) -> None:
         if segment.flags & SYN:
@@ -274,7 +275,7 @@ class Replay:
     def _cause(self, segment: Segment, now: float) -> None:
         found = self.proxy._by_subflow.get(backwards(segment.key))
         if segment.flags & SYN:
-            first = any(isinstance(option, Capable) for option in options(segment)) or segment.key in self.recording.keys
+            first = any(isinstance(option, Capable) for option in decoded(segment)) or segment.key in self.recording.keys
             if first and self._inner is None:
                 self._outbound(hostside.opening(segment), segment, now)
             return
@@ -298,7 +299,7 @@ class Replay:
         """Priorities, withdrawn addresses and resets are a command's or a policy's; True when it was one."""
         reset = bool(segment.flags & RST)
         done = False
-        for option in options(segment):
+        for option in decoded(segment):
             match option:
                 case mptcp.Prio():
                     signalling.prioritise(connection, subflow, backup=option.backup, actions=self._actions)
@@ -323,7 +324,7 @@ class Replay:
 
     def _join(self, segment: Segment, now: float) -> None:
         """This host's SYN with MP_JOIN: a command or a policy wanted it. What answers the peer's is the proxy's own."""
-        option = next((o for o in options(segment) if isinstance(o, JoinSyn)), None)
+        option = next((o for o in decoded(segment) if isinstance(o, JoinSyn)), None)
         if option is None or segment.flags & _SYN_KINDS != SYN:
             return
         connection = next((c for c in self.proxy._numbered.values() if c.remote_token == option.token), None)

@@ -2,10 +2,10 @@
 
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.projection import project_forward
+from agents.core.proxy.signalling import decoded
 from agents.core.proxy.subflow import Subflow
 from agents.core.proxy.tables import Interval, IntervalSet
 from agents.core.sequence import unwrap32, unwrap64
-from agents.replay.recording import options
 from agents.wire import tcp
 from agents.wire.mptcp import Capable
 from agents.wire.tcp import ACK, FIN, PSH, RST, SYN, Segment
@@ -31,7 +31,7 @@ def data_offset(connection: Connection, subflow: Subflow, segment: Segment) -> i
     if dss is not None and dss.dsn is not None:
         unwrap = unwrap64 if dss.dsn_wide else unwrap32
         return unwrap(dss.dsn, connection.idsn_local, connection.send_max) + s - dss.ssn
-    if any(isinstance(option, Capable) and option.data_length for option in options(segment)):
+    if any(isinstance(option, Capable) and option.data_length for option in decoded(segment)):
         return s
     return None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from agents.core.proxy.config import ProxyConfig
+from agents.core.proxy.signalling import decoded
 from agents.wire import mptcp, tcp
 from agents.wire.errors import WireError
 from agents.wire.mptcp import Capable, JoinSyn, JoinSynAck
@@ -65,17 +66,6 @@ class Choices:
         return self._random.randbytes(count)
 
 
-def options(segment: Segment) -> list[mptcp.Option]:
-    """The readable MPTCP options besides the DSS."""
-    found = []
-    for option in segment.mptcp:
-        try:
-            found.append(mptcp.decode(option))
-        except WireError:
-            continue
-    return found
-
-
 def segment_of(data: bytes) -> Segment | None:
     """A TCP segment, or None."""
     try:
@@ -103,7 +93,7 @@ def scan(packets: Iterable[bytes], role: Role, hosts: Iterable[bytes] = ()) -> R
     own = {mptcp.token(key) for key in found.peer_keys.values()}
     for segment in segments:
         if segment is not None and segment.flags & SYN and not segment.flags & ACK:
-            for option in options(segment):
+            for option in decoded(segment):
                 if isinstance(option, JoinSyn) and option.token in own:
                     found.hosts.add(segment.source)
                 elif isinstance(option, JoinSyn) and option.token in found.tokens:
@@ -117,7 +107,7 @@ def _read_keys(found: Recording, segments: list[Segment | None], role: Role) -> 
     for segment in segments:
         if segment is None or segment.flags & SYN:
             continue
-        for option in options(segment):
+        for option in decoded(segment):
             if not isinstance(option, Capable) or len(option.receiver_key) != _KEY_BYTES:
                 continue
             flow: Flow = segment.key if role == "client" else backwards(segment.key)
@@ -140,7 +130,7 @@ def _read_own(found: Recording, segments: list[Segment | None]) -> None:
         flow: Flow = segment.key
         if segment.flags & SYN:
             found.initials[flow] = segment.seq
-            for option in options(segment):
+            for option in decoded(segment):
                 if isinstance(option, JoinSyn | JoinSynAck):
                     found.nonces[flow] = option.nonce
                 elif isinstance(option, Capable) and flow in found.keys:

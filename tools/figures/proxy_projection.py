@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.core.proxy.projection import advance, project_forward
 from agents.core.proxy.tables import IntervalMap
-from tools.figures.proxy_states import CARRIES, HOST, IMAGES, INK, PEER, SOFT
+from tools.figures.proxy_states import CARRIES, HOST, IMAGES, INK, PEER, SOFT, save
 
 NAME = "proxy-projection"
 TABLE = ((1, 21, 0), (21, 41, 20), (41, 61, -20))
@@ -85,13 +85,7 @@ def draw(folder: Path) -> list[Path]:
         _panel(axes, *case)
     panels[0].set_ylabel("sequence space of the data (t)", fontsize=9, color=SOFT)
     figure.tight_layout()
-    made = []
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        path = folder / f"{NAME}.{kind}"
-        figure.savefig(path, metadata=metadata, dpi=110, facecolor="white")
-        made.append(path)
-    pyplot.close(figure)
-    return made
+    return save(figure, folder, NAME)
 
 
 def main() -> None:

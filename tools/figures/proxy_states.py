@@ -238,9 +238,17 @@ def draw(folder: Path) -> list[Path]:
     figure.text(0.72, 0.015, "■", fontsize=9, color=CARRIES)
     figure.text(0.73, 0.015, "carries data and acknowledgements", fontsize=9, color=SOFT)
     figure.subplots_adjust(left=0.005, right=0.995, top=0.995, bottom=0.035, wspace=0.01)
+    return save(figure, folder, NAME, description=f"tables {digest()}")
+
+
+def save(figure: Any, folder: Path, name: str, description: str | None = None) -> list[Path]:
+    """Write a figure as SVG and PNG, the same bytes every time; `description` goes into the SVG."""
+    from matplotlib import pyplot
+
     made = []
-    for kind, metadata in (("svg", {"Date": None, "Description": f"tables {digest()}"}), ("png", {"Software": None})):
-        path = folder / f"{NAME}.{kind}"
+    said = {} if description is None else {"Description": description}
+    for kind, metadata in (("svg", {"Date": None, **said}), ("png", {"Software": None})):
+        path = folder / f"{name}.{kind}"
         figure.savefig(path, metadata=metadata, dpi=110, facecolor="white")
         made.append(path)
     pyplot.close(figure)

@@ -8,7 +8,7 @@ from agents.core.proxy.states import Input
 from agents.core.proxy.subflow import Subflow
 from agents.wire import mptcp, tcp
 from agents.wire.mptcp import Capable
-from agents.wire.tcp import ACK, OPTIONS_MAX, SYN, Segment
+from agents.wire.tcp import OPTIONS_MAX, Segment
 
 _ECN = 0xC0
 """ECE and CWR: a joined subflow would have to negotiate ECN for itself, so none does."""
@@ -177,8 +177,3 @@ def _established(connection: Connection, now: float) -> Log:
     return Log("established", {"connection": connection.number, "opened_here": connection.opened_here,
                                "token": connection.local_token.hex(), "remote_token": connection.remote_token.hex(),
                                "checksum": connection.checksum, "sack": connection.sack})  # fmt: skip
-
-
-def is_syn_ack(segment: Segment) -> bool:
-    """SYN and ACK."""
-    return segment.flags & (SYN | ACK) == SYN | ACK
