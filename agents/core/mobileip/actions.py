@@ -175,3 +175,11 @@ class Datagram:
     ttl: int = 64
     link_address: str = ""
     """MAC address of the sender on the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time of one call: monotonic seconds for deadlines; wall time as a 64-bit NTP timestamp (RFC 5944 section 5.7)."""
+
+    monotonic_s: float
+    ntp: int

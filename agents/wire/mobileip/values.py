@@ -171,7 +171,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class FlowBinding:
-    """Type 154, subtype 2 (RFC 7629 section 4.2): `bids` in the order of preference. `selector` None: it cannot be read."""
+    """Type 154, subtype 2 (RFC 7629 section 4.2): `bids` by preference. `selector` None: it cannot be read."""
 
     action: int
     bids: tuple[int, ...]
