@@ -151,7 +151,7 @@ class SelectorFormat(IntEnum):
 class Selector:
     """A binary traffic selector (RFC 6088 section 3), written from CN to MN. A range is (first, last); None: any value.
 
-    `source`, `destination`: addresses, IPv4 or IPv6 by `version`. A single value is a range whose ends are equal; `explicit_end`
+    `source`, `destination`: addresses of `version`. A single value is a range whose ends are equal; `explicit_end`
     names the ranges that are nevertheless written with both ends, so that encoding gives the same octets again.
     """
 
