@@ -13,6 +13,8 @@ class Encapsulation(Enum):
     IP_IN_IP = "ipip"
     GRE = "gre"
     UDP = "udp"
+    NONE = "none"
+    """Plain packets to the next hop `remote`: what a mobile node does behind a foreign agent's care-of address."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,6 +77,10 @@ class Balancing(Enum):
 
     PER_FLOW = "per-flow"
     PER_PACKET = "per-packet"
+    ROUND_ROBIN = "round-robin"
+    """Every new flow goes to the next tunnel and stays there; its answers take the same one."""
+    DUPLICATE = "duplicate"
+    """The first packet of a flow goes to all tunnels; the flow stays on that by which the first answer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,19 @@ class AtHome:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Mobile node: send an echo request from the home address to the home agent through the tunnel of binding `bid`.
+
+    Asks for one answer: its round-trip time, or that none came in `timeout_s`. Keeps mappings of NATs alive as well
+    (RFC 3519 section 3.4).
+    """
+
+    bid: int
+    tunnel: Tunnel
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Durable state: `value` (JSON) under `key` in `table`; None removes it. On disk before any later SendMessage leaves."""
 
@@ -159,7 +178,7 @@ class Log:
 
 Action: TypeAlias = (
     SendMessage | SendIcmp | OpenTunnel | CloseTunnel | Forwarding | Deliver | ReverseTunnel | DefendAddress | ReleaseAddress
-    | AtHome | Store | Log
+    | AtHome | Probe | Store | Log
 )  # fmt: skip
 
 
