@@ -12,7 +12,8 @@ import pandas as pd
 from analysis.connections.model import REINJECTION, RETRANSMISSION
 from analysis.measures.delivery import Delivery
 from analysis.measures.observation import Int64s, Observation
-from analysis.measures.phases import Handover, Signal, Span, find_silence, gap_around, split_event
+from analysis.measures.phases import LEAD_NS, Handover, Signal, Span, find_silence, gap_around, split_event
+from analysis.measures.roundtrips import flow_round_trip
 
 if TYPE_CHECKING:
     from analysis.mobileip import Mobility
@@ -58,6 +59,19 @@ class Actions:
         if at == self.again_ns.size or self.again_ns[at] >= before_ns:
             return None
         return Signal(int(self.again_ns[at]), "reinjection" if self.on_other[at] else "retransmission")
+
+    def round_trip_ms(self, begin_ns: int, end_ns: int) -> float | None:
+        """Median round trip by timestamps in [begin, end) of the slowest path that carried payload then."""
+        seen, table = self.seen, self.seen.rec.packets
+        time_ns = table["time_ns"]
+        packets = seen.packets[(time_ns[seen.packets] >= begin_ns) & (time_ns[seen.packets] < end_ns)]
+        segments = seen.segments.row[(seen.segments.time_ns >= begin_ns) & (seen.segments.time_ns < end_ns)]
+        flow = seen.rec.flow
+        trips = []
+        for number in np.unique(flow[segments]):
+            rows = packets[flow[packets] == number]
+            trips.append(flow_round_trip(table, rows, seen.rec.from_client[rows]).median_ms)
+        return max((trip for trip in trips if trip is not None), default=None)
 
     def registration(self, event_ns: int, before_ns: int) -> Span | None:
         """From the first RRQ or BU in [event, before) to the first reply that accepts one of them."""
@@ -126,7 +140,10 @@ def handovers(
         signal = actions.signal(event_ns, before_ns) or actions.repetition(event_ns, before_ns)
         steps = actions.registration(event_ns, next_ns), actions.join(event_ns, next_ns)
         row = split_event(event_ns, t0_ns, silence, until_ns, signal, *steps)
-        out.append(replace(row, gap_ms=gap_around(delivery.time_ns, event_ns, next_ns)))
+        gap_ms = gap_around(delivery.time_ns, event_ns, next_ns)
+        round_trip_ms = actions.round_trip_ms(event_ns, min(event_ns + LEAD_NS, next_ns))
+        beyond_ms = None if gap_ms is None or round_trip_ms is None else gap_ms - round_trip_ms
+        out.append(replace(row, gap_ms=gap_ms, round_trip_ms=round_trip_ms, gap_beyond_round_trip_ms=beyond_ms))
         if silence is not None and silence.end_ns is not None:
             since_ns = silence.end_ns
     return out

@@ -66,6 +66,10 @@ class Handover:
     gap_ms: float | None = None
     """The longest interval between arrivals around the event, whether or not it is longer than usual; None: nothing arrived
     before or after it."""
+    round_trip_ms: float | None = None
+    """Median round trip, queues included, while the gap may begin; of the slowest path that carried data then."""
+    gap_beyond_round_trip_ms: float | None = None
+    """gap_ms - round_trip_ms."""
 
     def fields(self) -> dict[str, object]:
         """The same as a dict, times rounded to ns."""

@@ -12,6 +12,7 @@ import pytest
 
 from analysis.connections import delivery, reconstruct
 from analysis.measures import measure_all, measure_stream, observe
+from analysis.measures.roundtrips import flow_round_trip
 from analysis.packets import read_capture
 from tests.unit.analysis.connections.connection_scene import (
     CLIENT_KEY,
@@ -379,6 +380,33 @@ def test_captures_of_the_kernel_agree_with_the_reconstruction(path):
         assert found["stall_longest_ms"] == pytest.approx(_longest_ms(times, found["stall_threshold_ms"]), abs=1e-6)
         assert found["rtt_min_ms"] is None or 20 <= found["rtt_min_ms"] <= found["rtt_median_ms"]
         assert sum(found["bytes_per_path"].values()) == found["payload_bytes"]
+
+
+@pytest.mark.parametrize("path", KERNEL[::9], ids=lambda path: path.name)
+def test_a_gap_is_set_against_the_round_trip_of_its_moment(path):
+    rec = reconstruct(read_capture(path).table)
+    for found in measure_all(rec, events_s=[0.05]):
+        [row] = found["handovers"]
+        flows = rec.flow[rec.flow >= 0]
+        trips = [flow_round_trip(rec.packets, rows, rec.from_client[rows]) for rows in map(_rows_of(rec), np.unique(flows))]
+        least = min((trip.least_ms for trip in trips if trip.least_ms is not None), default=None)
+        if row["round_trip_ms"] is None:
+            assert row["gap_beyond_round_trip_ms"] is None
+            continue
+        assert row["round_trip_ms"] >= least
+        if row["gap_ms"] is not None:
+            assert row["gap_beyond_round_trip_ms"] == pytest.approx(row["gap_ms"] - row["round_trip_ms"], abs=1e-5)
+
+
+def test_no_round_trip_where_no_data_came():
+    transfer = Transfer()
+    transfer.run(0, 90)
+    [row] = transfer.measure([5.0], complete=True)["handovers"]
+    assert (row["round_trip_ms"], row["gap_beyond_round_trip_ms"]) == (None, None)
+
+
+def _rows_of(rec):
+    return lambda number: np.flatnonzero(rec.flow == number)
 
 
 def _longest_ms(times, threshold_ms):
