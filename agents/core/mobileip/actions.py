@@ -79,8 +79,6 @@ class Balancing(Enum):
     PER_PACKET = "per-packet"
     ROUND_ROBIN = "round-robin"
     """Every new flow goes to the next tunnel and stays there; its answers take the same one."""
-    DUPLICATE = "duplicate"
-    """The first packet of a flow goes to all tunnels; the flow stays on that by which the first answer came."""
 
 
 @dataclass(frozen=True, slots=True)
