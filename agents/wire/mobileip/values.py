@@ -2,6 +2,7 @@
 
 Addresses are texts in dotted form. Sources: RFC 5944 sections 1.10, 3.3-3.5; RFC 3024 section 3; RFC 3519 section 3; RFC 4721
 (generalised authentication, challenge); RFC 2794 (NAI); RFC 7629 section 4; RFC 6088 section 3.
+Fields called `reserved` hold bits that a sender leaves zero and a receiver ignores; they take no part in comparisons.
 """
 
 from dataclasses import dataclass, field
@@ -109,6 +110,8 @@ class UdpTunnelRequest:
     force: bool = False
     registration_required: bool = False
     encapsulation: int = 0
+    reserved: int = field(default=0, compare=False)
+    """The 30 reserved bits from the first on: sent as zero, ignored on reception (see `codec`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class UdpTunnelReply:
     force: bool = False
     keepalive_s: int = 0
     """0: the mobile node's own interval."""
+    reserved: int = field(default=0, compare=False)
+    """15 bits: sent as zero, ignored on reception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,8 @@ class Multipath:
     technology: int = AccessTechnology.VIRTUAL
     bulk: bool = False
     overwrite: bool = False
+    reserved: int = field(default=0, compare=False)
+    """6 bits: sent as zero, ignored on reception."""
 
 
 class FlowAction(IntEnum):
@@ -183,7 +190,10 @@ class FlowBinding:
 
 @dataclass(frozen=True, slots=True)
 class UnknownExtension:
-    """An extension that is not known here, kept byte for byte. Types below 128 are not skippable (RFC 5944 section 1.11)."""
+    """An extension that is not known here, kept byte for byte. Types below 128 are not skippable (RFC 5944 section 1.11).
+
+    `data` is what follows the length; for type 154, which has the long format, the subtype and then what follows the length.
+    """
 
     type: int
     data: bytes
@@ -229,6 +239,8 @@ class TunnelData:
 
     next_header: int
     inner: bytes
+    reserved: int = field(default=0, compare=False)
+    """16 bits: sent as zero, ignored on reception."""
 
 
 Message: TypeAlias = Request | Reply | TunnelData
