@@ -1,6 +1,7 @@
 """Programs of the soak run: `python -m tests.soak.programs PROGRAM ...`.
 
-peer listen|connect LOCAL REMOTE PORT MPTCP SEED COUNT   sends COUNT bytes, reads to the end; prints one JSON object
+peer listen|connect LOCAL REMOTE PORT MPTCP SEED COUNT EXPECTED   sends COUNT and reads EXPECTED bytes, prints "all", waits for
+                                           the end of its input, ends its stream, reads to the end; prints one JSON object
 hold QUEUE MILLISECONDS                                  NFQUEUE: every packet is let go a little later than those behind it
 """
 
@@ -23,7 +24,7 @@ BLOCK_BYTES = 1 << 18
 
 
 class Sender(threading.Thread):
-    """Sends the bytes of a seed, then the end of the stream."""
+    """Sends the bytes of a seed."""
 
     def __init__(self, sock: socket.socket, seed: int, count: int) -> None:
         super().__init__(daemon=True)
@@ -40,12 +41,11 @@ class Sender(threading.Thread):
                 self._socket.sendall(block)
                 self.digest.update(block)
                 self.sent += len(block)
-            self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             self.error = str(error)
 
 
-def peer(role: str, local: str, remote: str, port: str, mptcp: str, seed: str, count: str) -> None:
+def peer(role: str, local: str, remote: str, port: str, mptcp: str, seed: str, count: str, expected: str) -> None:
     """One end of a connection."""
     family = socket.AF_INET6 if ":" in local else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM, MPTCP if mptcp == "1" else socket.IPPROTO_TCP)
@@ -71,12 +71,20 @@ def peer(role: str, local: str, remote: str, port: str, mptcp: str, seed: str, c
     buffer = bytearray(BLOCK_BYTES)
     view = memoryview(buffer)
     try:
+        while received < int(expected) and (length := sock.recv_into(buffer)):
+            digest.update(view[:length])
+            received += length
+        sender.join(60)
+        # The end of a stream has its own time: Linux takes no new subflow any more once a side has ended.
+        print("all", flush=True)
+        sys.stdin.read()
+        sock.shutdown(socket.SHUT_WR)
         while length := sock.recv_into(buffer):
             digest.update(view[:length])
             received += length
     except OSError as problem:
         error = str(problem)
-    sender.join(60 if not error else 1)
+        sender.join(1)
     told: dict[str, Any] = {
         "sent": sender.sent, "sent_sha256": sender.digest.hexdigest(), "received": received,
         "received_sha256": digest.hexdigest(), "error": error or sender.error,

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import subprocess
 import sys
 import tempfile
@@ -179,10 +180,7 @@ class Mover:
         self._next = now + self._rng.uniform(*MOVE_S)
         self.mend()
         to, family = 1 - self._path, self._round.family
-        # When one side has ended its data, Linux takes no further subflow (mptcp_can_accept_new_subflow).
-        states = [row["state"] for row in self._network.mn.connections()]
-        joins_taken = self._round.peer == "cp" or states[-1:] == ["established"]
-        broken = self._may_break and joins_taken and self._breaks_left > 0 and self._rng.random() < 0.4
+        broken = self._may_break and self._breaks_left > 0 and self._rng.random() < 0.4
         request: dict[str, Any] = {"address": mobile(family, to)}
         if not self._may_break:
             found = [row for each in self._network.mn.connections() for row in each["subflows"]]
@@ -202,6 +200,13 @@ class Mover:
         self._breaks_left -= broken
         self._tally.moves += 1
         self._tally.breaks += broken
+
+    def settle(self) -> bool:
+        """No more breaks: when one side has ended its data, Linux takes no further subflow. True once none is being opened."""
+        self._may_break = False
+        self.mend()
+        subflows = [row for each in self._network.mn.connections()[-1:] for row in each["subflows"]]
+        return bool(subflows) and all(row["state"] == "established" for row in subflows)
 
     def mend(self) -> None:
         """A path that was cut works again."""
@@ -234,15 +239,21 @@ def play(network: Network, each: Round, tally: Tally, show: Any) -> None:
                 mptcp,
                 str(each.number * 2 + (node == "mn")),
                 str(count),
+                str(each.up + each.down - count),
             ]
             with inside(network.lab.nodes[node]):
-                processes[node] = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+                processes[node] = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             if what == "listen":
                 output = processes[node].stdout
                 assert output is not None
                 output.readline()
-        wait_until(lambda: _step(mover, processes, begun, each, show), limit - time.monotonic(), "the end of the round", 0.02)
-        mover.mend()
+        wanting = dict(processes)
+        for what, done in (
+            ("all data", lambda: _everything(wanting)),
+            ("an open subflow", mover.settle),
+            ("the end of the round", lambda: _ended(processes)),
+        ):
+            wait_until(lambda done=done: _step(mover, begun, each, show) or done(), limit - time.monotonic(), what, 0.02)
         told = {node: json.loads(process.communicate(timeout=60)[0]) for node, process in processes.items()}
         wrong = [
             f"{a} -> {b}: sent {told[a]['sent']}, received {told[b]['received']}, {told[a]['error']} {told[b]['error']}"
@@ -263,13 +274,29 @@ def play(network: Network, each: Round, tally: Tally, show: Any) -> None:
         tally.bad.append({**asdict(each), "what": wrong})
 
 
-def _step(mover: Mover, processes: dict[str, subprocess.Popen[str]], begun: float, each: Round, show: Any) -> bool:
-    if all(process.poll() is not None for process in processes.values()):
-        return True
+def _step(mover: Mover, begun: float, each: Round, show: Any) -> None:
     with contextlib.suppress(IndexError):
         mover.turn()
     show(each, time.monotonic() - begun)
-    return False
+
+
+def _everything(wanting: dict[str, subprocess.Popen[str]]) -> bool:
+    """Have both ends everything? Those that said so leave `wanting`."""
+    for node, process in list(wanting.items()):
+        assert process.stdout is not None
+        if select.select([process.stdout], [], [], 0)[0]:
+            process.stdout.readline()
+            del wanting[node]
+    return not wanting
+
+
+def _ended(processes: dict[str, subprocess.Popen[str]]) -> bool:
+    """Tells both to end their streams; have they ended?"""
+    for process in processes.values():
+        if process.stdin is not None:
+            process.stdin.close()
+            process.stdin = None
+    return all(process.poll() is not None for process in processes.values())
 
 
 @contextmanager
