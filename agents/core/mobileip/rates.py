@@ -24,10 +24,9 @@ class TokenBuckets:
     def take(self, key: Hashable, now_s: float) -> bool:
         """Take a token; False when there is none. Time that runs backwards adds none."""
         found = self._buckets.get(key)
-        if found is None:
-            tokens = self._burst
-        else:
-            tokens = min(self._burst, found[0] + max(0.0, now_s - found[1]) * self._rate_per_s)
+        tokens, then_s = (self._burst, now_s) if found is None else found
+        now_s = max(now_s, then_s)
+        tokens = min(self._burst, tokens + (now_s - then_s) * self._rate_per_s)
         granted = tokens >= 1.0
         self._buckets[key] = (tokens - 1.0 if granted else tokens, now_s)
         self._buckets.move_to_end(key)

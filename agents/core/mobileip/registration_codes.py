@@ -5,7 +5,7 @@ from typing import Final
 
 
 class Code(IntEnum):
-    """What became of a registration. 0 and 1: accepted; 64 to 127: refused by the foreign agent; from 128: by the home agent."""
+    """What became of a registration. 0 and 1: accepted; 64 to 127: refused by the foreign agent; from 128: by the home one."""
 
     ACCEPTED = 0
     ACCEPTED_WITHOUT_SIMULTANEOUS = 1
