@@ -1,0 +1,135 @@
+"""One tunnel in user space: a TUN device on the inside, a sender on the outside. All runs in the engine's thread."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from agents.core.mobileip.actions import Tunnel
+from agents.kernel.mobileip.tunnels.engine import Engine
+from agents.kernel.mobileip.tunnels.offload import Joiner, packets_of
+from agents.kernel.mobileip.tunnels.outer import BATCH, RawSender, UdpPipe
+
+_READ_BYTES: Final = 0x10000 + 64
+
+
+class Pipe:
+    """What both kinds share: reading the device, writing to it, counting."""
+
+    def __init__(self, tunnel: Tunnel, device: int) -> None:
+        self.tunnel, self.device = tunnel, device
+        self.sent_packets = self.sent_bytes = self.received_packets = self.received_bytes = 0
+        self.dropped: dict[str, int] = {}
+        self._far = socket.inet_aton(tunnel.remote)
+        self._joiner = Joiner()
+
+    def watch(self, engine: Engine) -> None:
+        """Handle what the device and the sockets have."""
+        engine.watch(self.device, self._on_device)
+
+    def close(self, engine: Engine) -> None:
+        """Close everything; the interface is gone afterwards."""
+        engine.forget(self.device)
+        os.close(self.device)
+
+    def counters(self) -> dict[str, Any]:
+        """Packets and octets of inner packets."""
+        return {
+            "sent_packets": self.sent_packets, "sent_bytes": self.sent_bytes, "received_packets": self.received_packets,
+            "received_bytes": self.received_bytes, "dropped": dict(self.dropped),
+        }  # fmt: skip
+
+    def _send(self, packets: list[bytes]) -> None:
+        raise NotImplementedError
+
+    def _on_device(self) -> None:
+        for _ in range(BATCH):
+            try:
+                data = os.read(self.device, _READ_BYTES)
+            except BlockingIOError:
+                return
+            packets = packets_of(data)
+            if not packets or packets[0][0] >> 4 != 4:
+                self._drop("no-ipv4")
+            elif packets[0][12:16] == self._far:
+                # What comes from the tunnel's end must not go back to it: a routing loop (RFC 2003 section 5.1).
+                self._drop("loop")
+            else:
+                self._try_send(packets)
+
+    def _try_send(self, packets: list[bytes]) -> None:
+        try:
+            self._send(packets)
+        except OSError as error:
+            self._drop(errno.errorcode.get(error.errno or 0, "failed").lower(), len(packets))
+            return
+        self.sent_packets += len(packets)
+        self.sent_bytes += sum(map(len, packets))
+
+    def take(self, inner: bytes | None) -> None:
+        """A packet has come out of the tunnel; it reaches the device with `flush` at the latest."""
+        if inner is None:
+            self._drop("malformed")
+            return
+        self.received_packets += 1
+        self.received_bytes += len(inner)
+        for buffers in self._joiner.add(inner):
+            self._write(buffers)
+
+    def flush(self) -> None:
+        """Nothing more can be read now: write what is held."""
+        for buffers in self._joiner.flush():
+            self._write(buffers)
+
+    def _write(self, buffers: list[Any]) -> None:
+        try:
+            os.writev(self.device, buffers)
+        except OSError as error:
+            self._drop("device-" + errno.errorcode.get(error.errno or 0, "failed").lower())
+
+    def _drop(self, reason: str, number: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+
+class RawPipe(Pipe):
+    """IP in IP or GRE; a receiver that all tunnels of a local address share hands packets to `take`."""
+
+    def __init__(self, tunnel: Tunnel, device: int, protocol: int) -> None:
+        super().__init__(tunnel, device)
+        self._sender = RawSender(tunnel.local, tunnel.remote, tunnel.interface, protocol)
+        self._send = self._sender.send  # type: ignore[method-assign]
+
+    def close(self, engine: Engine) -> None:
+        """Close device and socket."""
+        super().close(engine)
+        self._sender.close()
+
+
+class UdpTunnelPipe(Pipe):
+    """UDP; `message` gets datagrams that are no tunnel data, with their TTL."""
+
+    def __init__(self, tunnel: Tunnel, device: int, local_port: int, message: Callable[[bytes, int], None]) -> None:
+        super().__init__(tunnel, device)
+        self._udp = UdpPipe(tunnel.local, local_port, tunnel.remote, tunnel.remote_port or local_port, tunnel.interface)
+        self._message = message
+        self._send = self._udp.send  # type: ignore[method-assign]
+
+    def watch(self, engine: Engine) -> None:
+        """Handle device and socket."""
+        super().watch(engine)
+        engine.watch(self._udp.socket.fileno(), self._on_socket)
+
+    def close(self, engine: Engine) -> None:
+        """Close device and socket."""
+        super().close(engine)
+        engine.forget(self._udp.socket.fileno())
+        self._udp.close()
+
+    def _on_socket(self) -> None:
+        try:
+            self._udp.receive(self.take, self._message)
+        except OSError as error:
+            # A connected socket reports ICMP errors: port unreachable while the other end restarts.
+            self._drop("receive-" + errno.errorcode.get(error.errno or 0, "failed").lower())
+        self.flush()
