@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agents.core.proxy import closing, commands, fast_path, handshake, joins, packets, policy, signalling
+from agents.core.proxy import closing, commands, fast_path, handshake, joins, packets, path_mtu, policy, signalling
 from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Send, Verdict
 from agents.core.proxy.commands import CommandRefused
 from agents.core.proxy.config import LocalAddress, ProxyConfig
@@ -18,7 +18,7 @@ from agents.core.proxy.lane import packed_ends
 from agents.core.proxy.outbound import segment_from_host
 from agents.core.proxy.states import State, SubflowState
 from agents.core.proxy.subflow import Subflow
-from agents.wire import mptcp
+from agents.wire import icmp, mptcp
 from agents.wire.errors import WireError
 from agents.wire.mptcp import JoinSyn, ResetReason, TcpRst
 from agents.wire.tcp import ACK, FIN, RST, SYN, Segment, parse
@@ -95,7 +95,7 @@ class Proxy:
         try:
             segment = parse(packet)
         except WireError:
-            return Verdict.PASS
+            return self._too_big_from_network(packet, actions)
         found = self._by_subflow.get((segment.source, segment.source_port, segment.destination, segment.destination_port))
         if found is None or found[0].state is State.CLOSED:
             return self._unknown_from_network(segment, now, actions)
@@ -185,6 +185,14 @@ class Proxy:
         answer = handshake.syn_from_network(connection, segment, capable, now)
         self._index(connection, connection.subflows[0])
         return answer
+
+    def _too_big_from_network(self, packet: bytes, actions: list[Action]) -> Answer:
+        """ICMP about a segment of a subflow, or something that is none of the proxy's business."""
+        report = icmp.parse_too_big(packet)
+        if report is None:
+            return Verdict.PASS
+        found = self._by_subflow.get((report.destination, report.destination_port, report.source, report.source_port))
+        return Verdict.DROP if found and path_mtu.take_report(*found, report, actions) else Verdict.PASS
 
     def _join_from_network(self, segment: Segment, join: JoinSyn, now: float, actions: list[Action]) -> Answer:
         connection = self._by_token.get(join.token)

@@ -40,6 +40,7 @@ _OWN, _RELEASE = f"{OWN_MARK:#x}/{OWN_MARK:#x}", f"{RELEASE_MARK:#x}/{RELEASE_MA
 _BOTH = OWN_MARK | RELEASE_MARK
 _MIDDLE = "-m conntrack --ctstate NEW,INVALID"
 _MPTCP = "--tcp-option 30"
+_TOO_BIG = {4: "-p icmp --icmp-type fragmentation-needed", 6: "-p ipv6-icmp --icmpv6-type packet-too-big"}
 _TIMEOUT_S = 30
 _TRACKING: Final = {
     # Rewritten segments look out of window, and joined subflows are seen in one direction only.
@@ -152,9 +153,11 @@ def queues_of(present: str) -> set[int]:
     return {int(after) for words in ours for word, after in pairwise(words) if word == "--queue-num" and after.isdigit()}
 
 
-def installation_text(rules: Sequence[str]) -> str:
+def installation_text(version: int, rules: Sequence[str]) -> str:
     """What iptables-restore needs to install the rules where none of ours are."""
     jumps = [f"-A {hook} -p tcp -j {chain}" for chain, hook in _HOOKS.items()]
+    # Tracking gives a message about a segment the mark of the segment's connection.
+    jumps.append(f"-A {_HOOKS[_IN]} {_TOO_BIG[version]} -j {_IN}")
     return "\n".join(["*mangle", *(f":{chain} - [0:0]" for chain in _HOOKS), *rules, *jumps, "COMMIT", ""])
 
 
@@ -173,7 +176,7 @@ class Rules:
         """Replace what a former agent left. Raises RulesError."""
         self.remove()
         for version, program in ((4, "iptables"), (6, "ip6tables")):
-            self._restore(program, installation_text(ruleset(version, self._filters, self._first_queue)))
+            self._restore(program, installation_text(version, ruleset(version, self._filters, self._first_queue)))
         # The parameters exist once a rule has brought tracking into the kernel.
         for name, value in _TRACKING.items():
             path = _NETFILTER / name

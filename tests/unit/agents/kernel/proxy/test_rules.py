@@ -82,7 +82,7 @@ def test_stale_rules_are_removed_and_those_of_others_stay() -> None:
 
 
 def test_installation_names_every_chain_before_it_is_used() -> None:
-    lines = installation_text(ruleset(4, [Filter(remote_ports=("1",))], 40)).splitlines()
+    lines = installation_text(4, ruleset(4, [Filter(remote_ports=("1",))], 40)).splitlines()
     assert (lines[0], lines[-1]) == ("*mangle", "COMMIT")
     chains = [line.split()[0][1:] for line in lines if line.startswith(":")]
     assert len(chains) == 4
@@ -91,6 +91,8 @@ def test_installation_names_every_chain_before_it_is_used() -> None:
             assert line.split()[1] in chains
     first_jump = next(line for line in lines if line.startswith("-A") and "-j ROAMLAB" in line)
     assert first_jump == "-A OUTPUT -p tcp -j ROAMLAB-PROXY-OUT"
+    assert "-A PREROUTING -p icmp --icmp-type fragmentation-needed -j ROAMLAB-PROXY-IN" in lines
+    assert "-A PREROUTING -p ipv6-icmp --icmpv6-type packet-too-big -j ROAMLAB-PROXY-IN" in installation_text(6, [])
 
 
 def test_a_second_proxy_does_not_displace_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

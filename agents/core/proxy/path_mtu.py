@@ -1,0 +1,31 @@
+"""Path MTU discovery on subflows (RFC 1191, RFC 8201): a router's message names ends that this host's TCP does not know."""
+
+from agents.core.proxy import packets
+from agents.core.proxy.actions import Action, Deliver, Log
+from agents.core.proxy.connection import Connection
+from agents.core.proxy.subflow import Subflow
+from agents.core.sequence import unwrap32
+from agents.wire import icmp
+from agents.wire.icmp import TooBig
+
+LEAST_MTU = {4: 576, 16: 1280}
+"""Less is not believed, by length of the address: what nearly every network carries (RFC 1191 section 3, RFC 8200)."""
+
+
+def take_report(connection: Connection, subflow: Subflow, report: TooBig, actions: list[Action]) -> bool:
+    """A segment of a subflow did not fit: this host's TCP is told in its own terms. False: not believed, nothing was done.
+
+    Its packets have to be smaller than those of the subflow, by the options that the proxy adds. Only who has seen the
+    subflow's traffic can name a segment that is on its way (RFC 5927 section 7.2).
+    """
+    seq = unwrap32(report.seq, subflow.iss, subflow.send_acked)
+    if not subflow.send_acked <= seq < subflow.send_end or connection.half_open or connection.fallback:
+        return False
+    limit = max(report.mtu, LEAST_MTU[len(connection.local)]) - packets.option_space(connection)
+    if limit < connection.host_mtu:
+        ends = (connection.local, connection.local_port, connection.remote, connection.remote_port)
+        told = icmp.too_big(*ends, connection.iss + connection.tan, connection.host_mtu, limit)
+        connection.host_mtu = limit
+        fields = {"connection": connection.number, "subflow": subflow.number, "mtu": report.mtu, "for_host": limit}
+        actions += [Deliver(told), Log("too-big", fields)]
+    return True
