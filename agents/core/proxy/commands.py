@@ -88,11 +88,7 @@ def hand_over_to_address(
     connection: Connection, local: bytes, now: float, random: Random, actions: list[Action], *, break_first: bool,
     taken: Taken = (),
 ) -> Subflow:  # fmt: skip
-    """The same towards an address: its subflow, or a new one. Raises CommandRefused.
-
-    Once a side has ended its data, Linux takes no more subflows (mptcp_can_accept_new_subflow): then the old ones are kept
-    until the new one is open, `break_first` or not.
-    """
+    """The same towards an address: its subflow, or a new one. Raises CommandRefused."""
     for subflow in connection.subflows:
         if subflow.local == local and subflow.state is SubflowState.ESTABLISHED:
             hand_over(connection, subflow, now, actions, break_first=break_first)
@@ -102,7 +98,7 @@ def hand_over_to_address(
     subflow = pending or add_subflow(connection, local, now, random, actions, taken=taken)
     subflow.takes_over = True
     connection.rejoin = None
-    if break_first and connection.local_fin is None and connection.remote_fin is None:
+    if break_first:
         subflow.withdraws = tuple(sorted({s.local_id for s in old} - {subflow.local_id}))
         for other in old:
             closing.break_subflow(connection, other, "handover", now, actions, reason=None)

@@ -6,7 +6,7 @@ from agents.core.proxy.commands import CommandRefused
 from agents.core.proxy.config import LocalAddress, ProxyConfig
 from agents.wire import mptcp
 from agents.wire.mptcp import Prio, RemoveAddr
-from agents.wire.tcp import ACK, FIN, SYN, Segment
+from agents.wire.tcp import SYN, Segment
 from tests.unit.agents.core.proxy.parts import NEAR, NEAR6, Out
 from tests.unit.agents.core.proxy.peer import Peer, pair
 
@@ -71,19 +71,6 @@ def test_a_breaking_handover_to_an_address_survives_lost_syns() -> None:
     assert peer.host(100, t=1).network
     peer.acknowledge_all()
     peer.goes_on()
-
-
-def test_a_half_closed_connection_keeps_its_subflow_until_the_next_one_is_open() -> None:
-    """Linux refuses joins then: a subflow that was cut first would be the last one."""
-    peer = Peer().open()
-    peer.host(flags=ACK | FIN)
-    out = peer.act(lambda now, actions: peer.proxy.handover(None, now, actions, address=NEAR[1], break_first=True))
-    path = peer.asked(out)
-    assert peer.subflow(peer.first).alive
-    assert peer.active is peer.first
-    peer.join_answered(path)
-    peer.far(path)
-    assert peer.active is path
 
 
 def test_what_cannot_be_done_is_refused_and_changes_nothing() -> None:
