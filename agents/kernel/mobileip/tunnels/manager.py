@@ -20,7 +20,7 @@ from agents.kernel.mobileip.tunnels.pipe import Pipe, RawPipe, UdpTunnelPipe
 from agents.kernel.mobileip.tunnels.tun import available, open_tun
 from agents.wire.mobileip.values import REGISTRATION_PORT
 
-OVERHEAD: Final = {Encapsulation.IP_IN_IP: 20, Encapsulation.GRE: 24, Encapsulation.UDP: 32}
+OVERHEAD: Final = {Encapsulation.IP_IN_IP: 20, Encapsulation.GRE: 24, Encapsulation.UDP: 32, Encapsulation.NONE: 0}
 """Octets in front of an inner packet."""
 MTU_DEFAULT: Final = 1500
 PATH_MTU_LIFETIME_S: Final = 600.0
@@ -42,6 +42,8 @@ class Port:
     device: str
     backend: str
     mtu: int
+    gateway: str = ""
+    """Next hop on `device`; "": a point-to-point interface."""
     pipe: Pipe | None = None
     link_mtu: int = 0
     path_mtu: int = 0
@@ -99,6 +101,9 @@ class Tunnels:
     def _make(self, tunnel: Tunnel, number: int) -> Port:
         device, link_mtu = f"{PREFIX}{number}", _interface_mtu(tunnel.interface)
         port = Port(tunnel, number, device, "userspace", link_mtu - OVERHEAD[tunnel.encapsulation], link_mtu=link_mtu)
+        if tunnel.encapsulation is Encapsulation.NONE:
+            port.device, port.gateway, port.backend = tunnel.interface, tunnel.remote, "none"
+            return port
         if self._use_kernel(tunnel.encapsulation):
             port.backend = "kernel"
             link = socket.if_nametoindex(tunnel.interface) if tunnel.interface else 0
@@ -167,7 +172,8 @@ class Tunnels:
             return
         pipe = port.pipe
         if pipe is None:
-            self._netlink.delete_link(port.device)
+            if port.backend == "kernel":
+                self._netlink.delete_link(port.device)
             return
         key = (port.tunnel.local, _PROTOCOLS.get(port.tunnel.encapsulation, 0))
         remote = socket.inet_aton(port.tunnel.remote)
@@ -274,6 +280,8 @@ class Tunnels:
 
     @staticmethod
     def _apply_mtu(port: Port) -> None:
+        if port.backend == "none":
+            return
         mtu = min(port.link_mtu, port.path_mtu or port.link_mtu) - OVERHEAD[port.tunnel.encapsulation]
         if mtu != port.mtu:
             port.mtu = mtu

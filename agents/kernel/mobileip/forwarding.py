@@ -1,0 +1,360 @@
+"""Carries forwarding out: rules of nftables give packets a mark, a rule and a table for each mark lead to a tunnel.
+
+Every change of a home address is one transaction of nft: there is no moment in which packets go the wrong way. What a tunnel
+needs exists before anything leads to it and goes after everything that did.
+"""
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from agents.core.mobileip.actions import Balancing, Encapsulation, Forwarding, Tunnel
+from agents.kernel.mobileip import nftables
+from agents.kernel.mobileip.netlink import THROW, UNREACHABLE, MobileNetlink
+from agents.kernel.mobileip.nftables import MARK_MASK, Side, mark_of
+from agents.kernel.mobileip.parameters import Parameters
+from agents.kernel.mobileip.tunnels.manager import Port, Tunnels
+
+MARK_PRIORITY, DELIVER_PRIORITY, HOME_PRIORITY, UNBOUND_PRIORITY = 400, 410, 420, 430
+"""Of rules: before those of the role netconf (1000 and more)."""
+TABLES: Final = range(30_000, 30_000 + 0x1_0000)
+"""Routing tables; of a tunnel: TABLES[number]."""
+HOME_TABLE, DELIVER_TABLE = 29_999, 29_998
+UNREACHABLE_METRIC: Final = 0xFFFF_0000
+_NFT_TIMEOUT_S = 30
+
+
+class NftError(OSError):
+    """nft refused; one line with the reason."""
+
+    def __str__(self) -> str:
+        return self.strerror or ""
+
+
+def nft(text: str) -> str:
+    """Have nft carry out a text, as one transaction. Raises NftError."""
+    try:
+        done = subprocess.run(
+            ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        raise NftError(0, "unsupported: the program nft is not installed (package nftables)") from None
+    except subprocess.TimeoutExpired:
+        raise NftError(0, f"nft does not end within {_NFT_TIMEOUT_S} s") from None
+    if done.returncode:
+        raise NftError(done.returncode, f"nft: {' '.join(done.stderr.split())[:300]}")
+    return done.stdout
+
+
+def unsupported_reason() -> str:
+    """ "" when this kernel and nft can do all that balancing over tunnels needs, else what they cannot. Changes nothing."""
+    one, other = (Tunnel("192.0.2.1", remote) for remote in ("192.0.2.2", "192.0.2.3"))
+    numbers = {one.key: 1, other.key: 2}
+    text = nftables.base(Side.HOME_AGENT) + nftables.tunnel_chain(1) + nftables.tunnel_chain(2)
+    for last, balancing in enumerate(Balancing):
+        shape = Forwarding(f"198.51.100.{last + 1}", (), ((one, 1), (other, 1)), balancing)
+        text += nftables.home_text(shape, Side.HOME_AGENT, lambda tunnel: numbers[tunnel.key], known=False)
+    try:
+        nft(text + nftables.removal())
+    except NftError as error:
+        return str(error)
+    return ""
+
+
+class Forwarder:
+    """Rules, routes and marks of one agent. Methods raise OSError with one line."""
+
+    def __init__(self, side: Side, netlink: MobileNetlink, tunnels: Tunnels, parameters: Parameters) -> None:
+        self._side, self._netlink, self._tunnels, self._parameters = side, netlink, tunnels, parameters
+        self.active: dict[str, Forwarding] = {}
+        """By home address, as last asked for."""
+        self._in_nft: set[str] = set()
+        self._delivered: dict[str, tuple[str, str]] = {}
+        self._accepted: set[str] = set()
+        self._arrived: set[str] = set()
+        self._learning = False
+        self.homes: set[str] = set()
+        """Mobile node: home addresses that packets out of tunnels may be for, besides those that are forwarded."""
+
+    # -- begin and end ------------------------------------------------------------------------------------------------
+    def install(self) -> None:
+        """Begin; what a former agent left is removed."""
+        self._clean()
+        try:
+            nft(nftables.base(self._side))
+        except NftError as error:
+            raise NftError(error.errno or 0, f"{error}: this kernel cannot mark packets as needed (unsupported)") from None
+        self._parameters.set("net/ipv4/conf/all/rp_filter", 0)
+        if self._side is not Side.MOBILE_NODE:
+            self._parameters.set("net/ipv4/ip_forward", 1)
+        self._parameters.set("net/ipv4/fwmark_reflect", 1)
+        if self._side is not Side.MOBILE_NODE:
+            self._netlink.change_rule(DELIVER_PRIORITY, DELIVER_TABLE, add=True)
+
+    def remove(self) -> None:
+        """Nothing of ours is left afterwards."""
+        for home in list(self._delivered):
+            self.deliver(home, "", None)
+        self._clean()
+        self._parameters.restore()
+
+    def _clean(self) -> None:
+        self._netlink.remove_rules(range(MARK_PRIORITY, UNBOUND_PRIORITY + 1))
+        nft(nftables.removal())
+        self._netlink.flush_routes(range(DELIVER_TABLE, TABLES.stop))
+
+    # -- tunnels ------------------------------------------------------------------------------------------------------
+    def open(self, tunnel: Tunnel) -> Port:
+        """The tunnel exists, and a mark leads to it."""
+        known = self._tunnels.find(tunnel)
+        if known is not None and known.tunnel.interface != tunnel.interface:
+            self.close(known.tunnel)
+            known = None
+        port = self._tunnels.open(tunnel)
+        if known is None:
+            table = TABLES[port.number]
+            self._netlink.set_route(table, "0.0.0.0", 0, kind=UNREACHABLE, metric=UNREACHABLE_METRIC)
+            self._netlink.set_route(table, "0.0.0.0", 0, interface=port.device, gateway=port.gateway)
+            self._netlink.change_rule(MARK_PRIORITY, table, add=True, mark=mark_of(port.number), mask=MARK_MASK)
+            self._update([nftables.tunnel_chain(port.number)], self._waiting_for(tunnel))
+        return port
+
+    def close(self, tunnel: Tunnel) -> None:
+        """The tunnel is gone. Where forwarding still names it, packets take the other tunnels, or are dropped."""
+        port = self._tunnels.find(tunnel)
+        if port is None:
+            return
+        users = self._waiting_for(tunnel)
+        self._update([], users, without=tunnel)
+        self._nft(nftables.tunnel_removal(port.number))
+        table = TABLES[port.number]
+        self._netlink.change_rule(MARK_PRIORITY, table, add=False, mark=mark_of(port.number), mask=MARK_MASK)
+        self._netlink.delete_route(table, "0.0.0.0", 0)
+        self._netlink.delete_route(table, "0.0.0.0", 0, UNREACHABLE_METRIC)
+        self._tunnels.close(tunnel)
+        if self._side is Side.HOME_AGENT:
+            for home in users:
+                self._point(home)
+
+    def _waiting_for(self, tunnel: Tunnel) -> list[str]:
+        return [home for home, item in self.active.items() if tunnel.key in {other.key for other in _tunnels_of(item)}]
+
+    # -- home addresses -----------------------------------------------------------------------------------------------
+    def forward(self, forwarding: Forwarding) -> None:
+        """Replace the forwarding of a home address. Tunnels that are not open are left out until they are."""
+        home = forwarding.home_address
+        if forwarding.rules or forwarding.shares or forwarding.accept:
+            self.active[home] = forwarding
+        else:
+            self.active.pop(home, None)
+        self._update([], [home])
+        if self._side is Side.HOME_AGENT:
+            self._point(home)
+
+    def _point(self, home: str) -> None:
+        """Without a mark the home address leads to one of its tunnels, too: ARP is answered for hosts that are elsewhere only."""
+        port = first_usable(self.active.get(home), self._tunnels)
+        if port is None:
+            self._netlink.delete_route(DELIVER_TABLE, home, 32)
+        else:
+            self._netlink.set_route(DELIVER_TABLE, home, 32, interface=port.device, gateway=port.gateway)
+
+    def deliver(self, home_address: str, interface: str, link_address: str | None) -> None:
+        """Foreign agent: packets for a visitor go to it on its link; None: no longer."""
+        before = self._delivered.pop(home_address, None)
+        if before and before != (interface, link_address):
+            self._netlink.change_neighbour(before[0], home_address, before[1], add=False)
+        if link_address is None:
+            self._netlink.delete_route(DELIVER_TABLE, home_address, 32)
+        else:
+            if link_address:
+                self._netlink.change_neighbour(interface, home_address, link_address, add=True)
+            self._netlink.set_route(DELIVER_TABLE, home_address, 32, interface=interface)
+            self._delivered[home_address] = (interface, link_address)
+        self._update([], [])
+
+    def reverse(self, home_address: str, tunnel: Tunnel | None) -> None:
+        """Foreign agent: packets from a visitor go into the tunnel; None: they are routed as they are."""
+        self.forward(Forwarding(home_address, shares=((tunnel, 1),) if tunnel else ()))
+
+    # -- nft ----------------------------------------------------------------------------------------------------------
+    def _number(self, tunnel: Tunnel, without: Tunnel | None = None) -> int | None:
+        port = self._tunnels.find(tunnel)
+        return None if port is None or (without is not None and tunnel.key == without.key) else port.number
+
+    def _update(self, before: list[str], homes: Iterable[str], without: Tunnel | None = None) -> None:
+        """One transaction: `before`, the chains of `homes`, and who may come out of which tunnel."""
+        ports = [port for port in self._tunnels.ports.values() if without is None or port.tunnel.key != without.key]
+        inside = [port for port in ports if port.tunnel.encapsulation is not Encapsulation.NONE]
+        accepted = {f'"{device}" . {home}' for device, home in self._pairs(inside)}
+        arrived = {f'"{port.device}" : {mark_of(port.number):#x}' for port in inside}
+        learning = any(item.balancing is Balancing.ROUND_ROBIN for item in self.active.values())
+        text = "".join(before)
+        known = set(self._in_nft)
+        for home in homes:
+            item = self.active.get(home)
+            if item is not None and (item.rules or item.shares):
+                text += nftables.home_text(
+                    item, self._side, lambda tunnel: self._number(tunnel, without), known=home in known
+                )  # fmt: skip
+                known.add(home)
+            elif home in known:
+                text += nftables.home_removal(home)
+                known.discard(home)
+        text += nftables.elements("accepted", self._accepted, accepted)
+        text += nftables.elements("arrived", self._arrived, arrived)
+        text += nftables.learning(learning) if learning != self._learning else ""
+        self._nft(text)
+        self._in_nft, self._accepted, self._arrived, self._learning = known, accepted, arrived, learning
+
+    def _pairs(self, ports: list[Port]) -> set[tuple[str, str]]:
+        """(device, home address) that may come out of it."""
+        if self._side is Side.HOME_AGENT:
+            devices = {port.tunnel.key: port.device for port in ports}
+            return {
+                (devices[tunnel.key], home)
+                for home, item in self.active.items()
+                for tunnel in item.accept
+                if tunnel.key in devices
+            }
+        homes = set(self._delivered) if self._side is Side.FOREIGN_AGENT else self.homes | set(self.active)
+        return {(port.device, home) for port in ports for home in homes}
+
+    @staticmethod
+    def _nft(text: str) -> None:
+        if text:
+            nft(text)
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+    def counters(self) -> dict[str, int]:
+        """Packets dropped: out of a tunnel but of no binding, and by the policy."""
+        try:
+            text = subprocess.run(
+                ["nft", "list", "counters", "table", "ip", nftables.TABLE],
+                capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False,
+            ).stdout  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return {}
+        words, result, name = text.split(), {}, ""
+        for at, word in enumerate(words):
+            if word == "counter":
+                name = words[at + 1]
+            elif word == "packets":
+                result[name] = int(words[at + 1])
+        return result
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The forwarding of every home address."""
+        return [
+            {
+                "home_address": home, "balancing": item.balancing.value,
+                "rules": [{"selector": _text(rule.selector), "tunnel": _name(rule.tunnel)} for rule in item.rules],
+                "shares": [{"tunnel": _name(tunnel), "weight": weight} for tunnel, weight in item.shares],
+                "accept": [_name(tunnel) for tunnel in item.accept],
+            }
+            for home, item in self.active.items()
+        ]  # fmt: skip
+
+
+class HomeAddress:
+    """Mobile node: where the home address lives and how this host sends from it.
+
+    It is an address of lo all the time. Away, sockets without an address of their own use it, and a rule leads
+    them to the tunnels; the marks then choose among these. Sockets that are bound to a care-of address or to an interface
+    are let alone.
+    """
+
+    def __init__(self, netlink: MobileNetlink, prefix_length: int) -> None:
+        self._netlink, self._prefix_length = netlink, prefix_length
+        self.address = ""
+        self.at_home = ""
+        """The interface of the home link, while there."""
+        self._unbound = False
+
+    def adopt(self, address: str) -> None:
+        """Begin to use an address; a former one is given up."""
+        if address == self.address:
+            return
+        self.drop()
+        self.address = address
+        self._netlink.add_address("lo", address)
+        for group, length in (("224.0.0.0", 4), ("255.255.255.255", 32)):
+            self._netlink.set_route(HOME_TABLE, group, length, kind=THROW)
+        self._netlink.set_route(HOME_TABLE, "0.0.0.0", 0, kind=UNREACHABLE, metric=UNREACHABLE_METRIC)
+        self._netlink.change_rule(HOME_PRIORITY, HOME_TABLE, add=True, source=address)
+
+    def away(self, port: Port | None) -> None:
+        """Send by tunnels (any of them: marks decide); None: there is no way, and what uses the home address waits."""
+        if self.at_home:
+            return
+        if port is None:
+            self._set_unbound(False)
+            self._netlink.delete_route(HOME_TABLE, "0.0.0.0", 0)
+            return
+        self._netlink.set_route(
+            HOME_TABLE, "0.0.0.0", 0, interface=port.device, gateway=port.gateway, source=self.address
+        )  # fmt: skip
+        self._set_unbound(True)
+
+    def arrive(self, interface: str, network: str, gateway: str) -> None:
+        """On the home link: an ordinary host there. `network`: address of the prefix."""
+        self.at_home = interface
+        self._netlink.add_address(interface, self.address, self._prefix_length)
+        self._netlink.set_route(HOME_TABLE, network, self._prefix_length, interface=interface, source=self.address)
+        if gateway:
+            self._netlink.set_route(HOME_TABLE, "0.0.0.0", 0, interface=interface, gateway=gateway, source=self.address)
+        self._set_unbound(True)
+
+    def leave(self, network: str) -> None:
+        """Not on the home link any more."""
+        interface, self.at_home = self.at_home, ""
+        if interface:
+            self._netlink.delete_route(HOME_TABLE, network, self._prefix_length)
+            self._netlink.delete_address(interface, self.address, self._prefix_length)
+            self.away(None)
+
+    def drop(self) -> None:
+        """Give the address up."""
+        if not self.address:
+            return
+        self._set_unbound(False)
+        if self.at_home:
+            self._netlink.delete_address(self.at_home, self.address, self._prefix_length)
+            self.at_home = ""
+        self._netlink.change_rule(HOME_PRIORITY, HOME_TABLE, add=False, source=self.address)
+        self._netlink.flush_routes(range(HOME_TABLE, HOME_TABLE + 1))
+        self._netlink.delete_address("lo", self.address)
+        self.address = ""
+
+    def _set_unbound(self, on: bool) -> None:
+        if on != self._unbound:
+            self._netlink.change_rule(UNBOUND_PRIORITY, HOME_TABLE, add=on, source="0.0.0.0")
+            self._unbound = on
+
+
+def first_usable(forwarding: Forwarding | None, tunnels: Tunnels) -> Port | None:
+    """An open tunnel that the forwarding uses."""
+    found = (tunnels.find(tunnel) for tunnel in (_tunnels_of(forwarding) if forwarding else ()))
+    return next((port for port in found if port is not None), None)
+
+
+def _tunnels_of(forwarding: Forwarding) -> list[Tunnel]:
+    """All that it names."""
+    result = [tunnel for tunnel, _weight in forwarding.shares]
+    result += [rule.tunnel for rule in forwarding.rules if rule.tunnel is not None]
+    return result + list(forwarding.accept)
+
+
+def _name(tunnel: Tunnel | None) -> str:
+    if tunnel is None:
+        return "drop"
+    return f"{tunnel.local} {tunnel.remote}" + (f" bid {tunnel.bid}" if tunnel.bid else "")
+
+
+def _text(selector: Any) -> str:
+    found = {name: getattr(selector, name) for name in selector.__slots__}
+    plain = replace(selector, explicit_end=frozenset())
+    return ", ".join(
+        f"{name} {value}" for name, value in found.items() if value and name in plain.__slots__ and name != "explicit_end"
+    )
