@@ -1,7 +1,7 @@
 """Mobility bindings of a home agent: the table, the deadlines, and who uses which tunnel (RFC 5944 section 3.8.1).
 
-A binding has a key within its home address: its BID (RFC 7629), or without one its care-of address. The work for one binding does not
-depend on how many there are: deadlines lie in a heap with about one entry for each binding, and an entry that is
+A binding has a key within its home address: its BID (RFC 7629), or without one its care-of address. The work for one binding
+does not depend on how many there are: deadlines lie in a heap with about one entry for each binding, and an entry that is
 too early by now is put back when its time comes.
 """
 
@@ -50,7 +50,7 @@ class Binding:
 
 
 class BindingTable:
-    """All bindings, by home address and key. Those of a home address are in the order in which they were first made."""
+    """All bindings, by home address and key: in the order in which they were made, those without BID in that of their requests."""
 
     def __init__(self) -> None:
         self._homes: dict[str, dict[Key, Binding]] = {}
@@ -76,7 +76,7 @@ class BindingTable:
     def put(self, binding: Binding) -> Binding | None:
         """Add a binding or put it into the place of the one with its key, which is returned."""
         bindings = self._homes.setdefault(binding.home_address, {})
-        old = bindings.get(binding.key)
+        old = bindings.get(binding.key) if binding.bid else bindings.pop(binding.key, None)
         bindings[binding.key] = binding
         if old is None:
             self._count += 1

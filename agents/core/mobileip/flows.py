@@ -19,10 +19,14 @@ from typing import Final
 from agents.core.mobileip.actions import Balancing, FlowRule, Forwarding, Tunnel
 from agents.core.mobileip.bindings import Binding
 from agents.core.mobileip.selection import NO_CHOICE, Choice, Path, Settings, StaticFlow, select
+from agents.wire.mobileip import codec, selectors
 from agents.wire.mobileip.values import FlowAction, FlowBinding, Selector, SelectorFormat
 
 BIDS_MAX: Final = 8
 """Of a flow binding (RFC 7629 section 4.2)."""
+OFFERED_MAX: Final = 48
+OFFERED_OCTETS_MAX: Final = 1000
+"""Of all flow bindings in a reply: with the rest it must fit into a message."""
 
 
 def is_well_formed(flow: FlowBinding) -> bool:
@@ -38,6 +42,17 @@ def bids_known(flows: Iterable[FlowBinding], known: Iterable[int]) -> bool:
     """Whether all BIDs that packets are to be forwarded to are known (RFC 7629 section 5.3); the BID of DROP is ignored."""
     bids = set(known)
     return all(bids.issuperset(flow.bids) for flow in flows if flow.action == FlowAction.FORWARD)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the operator knows of the paths with an interface label (RFC 7629 section 4.1): for the selection policies."""
+
+    cost: int = 0
+    capacity_mbit: float | None = None
+
+
+_UNKNOWN_LABEL: Final = Label()
 
 
 @dataclass(slots=True)
@@ -78,9 +93,7 @@ class Policy:
     selection: str = "per-flow"
     settings: Settings = field(default_factory=Settings)
     operator: tuple[StaticFlow, ...] = ()
-    lost_flows_dropped: bool = False
-    labels: Mapping[int, tuple[int, float | None]] = field(default_factory=dict)
-    """Of a path with this label: cost and capacity in Mbit/s."""
+    labels: Mapping[int, Label] = field(default_factory=dict)
     flows: FlowSets = field(default_factory=FlowSets)
     choice: Choice = NO_CHOICE
     """The last one, for hysteresis."""
@@ -107,8 +120,8 @@ def forwarding(home_address: str, bindings: Sequence[Binding], policy: Policy) -
 
 
 def _path(binding: Binding, policy: Policy) -> Path:
-    cost, capacity_mbit = policy.labels.get(binding.label, (0, None))
-    return Path(binding.bid, binding.tunnel, binding.label, binding.technology, cost, capacity_mbit)
+    known = policy.labels.get(binding.label, _UNKNOWN_LABEL)
+    return Path(binding.bid, binding.tunnel, binding.label, binding.technology, known.cost, known.capacity_mbit)
 
 
 def _operator_rules(policy: Policy, bindings: Sequence[Binding]) -> Iterable[FlowRule]:
@@ -121,7 +134,7 @@ def _operator_rules(policy: Policy, bindings: Sequence[Binding]) -> Iterable[Flo
             yield FlowRule(flow.selector, None)
             continue
         tunnel = _first(flow.bids, by_bid.get) or _first(flow.labels, by_label.get)
-        if tunnel is not None or policy.lost_flows_dropped:
+        if tunnel is not None or policy.settings.lost_flows_dropped:
             yield FlowRule(flow.selector, tunnel)
 
 
@@ -134,7 +147,7 @@ def _negotiated_rules(policy: Policy, bindings: Sequence[Binding]) -> Iterable[F
             yield FlowRule(flow.selector, None)
             continue
         tunnel = _first(flow.bids, by_bid.get)
-        if tunnel is not None or policy.lost_flows_dropped:
+        if tunnel is not None or policy.settings.lost_flows_dropped:
             yield FlowRule(flow.selector, tunnel)
 
 
@@ -156,3 +169,28 @@ def _merged(shares: Iterable[tuple[Tunnel, int]]) -> tuple[tuple[Tunnel, int], .
     for tunnel, weight in shares:
         weights[tunnel] = weights.get(tunnel, 0) + weight
     return tuple(weights.items())
+
+
+def offered(operator: Sequence[StaticFlow], bid: int) -> tuple[FlowBinding, ...]:
+    """The operator's flows as a reply says them: those with BIDs, and those that are dropped. `bid` fills the octet of DROP.
+
+    Flows with labels only are not said: labels are a matter of static policies on both ends (RFC 7629 section 4.1).
+    """
+    said = (flow for flow in operator if flow.bids or not flow.labels)
+    return tuple(
+        selectors.flow_binding(FlowAction.FORWARD if flow.bids else FlowAction.DROP, flow.bids or (bid,), flow.selector)
+        for flow in said
+    )
+
+
+def check_operator_policy(operator: Sequence[StaticFlow]) -> None:
+    """Raises ValueError for flows that cannot be said in a reply: IPv6, more than eight BIDs, too many."""
+    flows = offered(operator, 1)
+    wrong = next((flow for flow in flows if not is_well_formed(flow)), None)
+    if wrong is not None or any(flow.selector.version != 4 for flow in operator):
+        raise ValueError("an operator's flow has an IPv4 selector and at most eight BIDs")
+    if len(flows) > OFFERED_MAX:
+        raise ValueError(f"{len(flows)} flows, at most {OFFERED_MAX} fit into a reply")
+    octets = sum(len(codec.encode_extension(flow)) for flow in flows)
+    if octets > OFFERED_OCTETS_MAX:
+        raise ValueError(f"the operator's flows take {octets} octets in a reply, at most {OFFERED_OCTETS_MAX} are possible")

@@ -6,17 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from agents.core.mobileip.actions import Encapsulation
+from agents.core.mobileip.flows import Label, check_operator_policy
 from agents.core.mobileip.security import SecurityAssociation, by_spi
 from agents.core.mobileip.selection import DEFAULT_SETTINGS, SELECTIONS, Settings, StaticFlow
-from agents.wire.mobileip.values import INFINITE_LIFETIME_S
-
-
-@dataclass(frozen=True)
-class Label:
-    """What the operator knows of the paths with an interface label (RFC 7629 section 4.1): for the selection policies."""
-
-    cost: int = 0
-    capacity_mbit: float | None = None
+from agents.wire.mobileip.values import INFINITE_LIFETIME_S, RequestFlag
 
 
 @dataclass(frozen=True)
@@ -37,9 +30,8 @@ class MobileNode:
     selection: str = "per-flow"
     """How the rest is spread: a name in `selection.SELECTIONS`."""
     settings: Settings = DEFAULT_SETTINGS
+    """Of the selection; `lost_flows_dropped` holds for all flows with a rule, also for negotiated ones."""
     labels: Mapping[int, Label] = field(default_factory=dict)
-    lost_flows_dropped: bool = False
-    """What becomes of a flow when none of its bindings is there: it is dropped, or treated as if it had no rule."""
 
     def __post_init__(self) -> None:
         if not self.home_address and not self.nai:
@@ -146,8 +138,11 @@ class HomeAgentConfig:
         if self.reverse_tunnel_required and not self.reverse_tunnel:
             raise ValueError("reverse tunnels cannot be required and not offered")
         self._check_unique()
-        for entry in (*self.mobile_nodes, *self.foreign_agents):
-            _ = entry.by_spi
+        for node in self.mobile_nodes:
+            by_spi(node.associations)
+            check_operator_policy(node.policy)
+        for agent in self.foreign_agents:
+            by_spi(agent.associations)
 
     def _check_unique(self) -> None:
         homes = [node.home_address for node in self.mobile_nodes if node.home_address]
@@ -160,6 +155,17 @@ class HomeAgentConfig:
     def home_network(self) -> ipaddress.IPv4Network | None:
         """Of the home link; None for a virtual network."""
         return ipaddress.IPv4Network(self.home_prefix) if self.home_prefix else None
+
+    def foreign_agent_of(self, source: str, care_of_address: str, flags: RequestFlag) -> ForeignAgentEntry | None:
+        """The agent by which a request came, if an association is shared: by its source or its care-of address."""
+        by_source = self._foreign_agents.get(source)
+        if by_source is not None or flags & RequestFlag.DECAPSULATION_BY_MN:
+            return by_source
+        return self._foreign_agents.get(care_of_address)
+
+    @cached_property
+    def _foreign_agents(self) -> dict[str, ForeignAgentEntry]:
+        return {agent.address: agent for agent in self.foreign_agents}
 
     @cached_property
     def broadcasts(self) -> frozenset[str]:
