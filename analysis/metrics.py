@@ -35,7 +35,7 @@ from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_
 from analysis.series import Series, build_series, read_series, write_series
 from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
-METRICS_VERSION = 8
+METRICS_VERSION = 9
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2

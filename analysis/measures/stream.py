@@ -17,10 +17,12 @@ from analysis.measures.goodput import phase_rates
 from analysis.measures.loss import byte_loss, packet_loss, segment_identity
 from analysis.measures.observation import Index, Int64s, Observation, observe
 from analysis.measures.overhead import message_bytes, stream_overhead
+from analysis.measures.pairs import common_flows
 from analysis.measures.paths import bytes_per_path
 from analysis.measures.reordering import Reordering, is_reordered, late_segments, summarise, together
 from analysis.measures.roundtrips import flow_round_trip
 from analysis.measures.stalls import find_stalls, stall_threshold_ms
+from analysis.measures.strays import switch_fields
 from analysis.packets.schema import HAS_TIMESTAMPS
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ def measure_stream(
         "complete": done,
         **_continuity(delivery, window, path_ms),
         "handovers": _handovers(actions, delivery, window, path_ms) if actions else [],
+        "switches": [] if sent is None else switch_fields(sent, seen, start_ns),
         **_volume(seen, paths),
         **_repetitions(measured, point if sent is None else SENDER),
         "duplicate_bytes": seen.total("duplicate") if point == RECEIVER else None,
@@ -222,9 +225,6 @@ def _subflow_order(seen: Observation, coverage: Coverage, rtt_ns: int | None) ->
     return together(every), {"lost_packets": packets, "lost_bytes": filled}
 
 
-Places = tuple[Int64s, Int64s, Int64s]
-
-
 def _loss(seen: Observation, delivery: Delivery, point: str, sent: Observation | None, filled: Json) -> Json:
     """Loss: compared with the sender's capture, or inferred from what was sent again."""
     if sent is not None:
@@ -241,7 +241,7 @@ def _loss(seen: Observation, delivery: Delivery, point: str, sent: Observation |
 
 def _loss_between(sent: Observation, received: Observation) -> Json:
     """Loss between two points. What was sent after the receiver's capture ends is left out."""
-    before, after = _common_flows(sent, received, int(received.rec.packets["time_ns"][-1]))
+    before, after = common_flows(sent, received, int(received.rec.packets["time_ns"][-1]))
     loss = byte_loss(before, after)
     packets = packet_loss(*(segment_identity(flow, begin, end - begin) for flow, begin, end in (before, after)))
     return {
@@ -252,29 +252,6 @@ def _loss_between(sent: Observation, received: Observation) -> Json:
         "loss_ratio": ratio(loss.lost, loss.sent),
         "loss_source": "two capture points",
     }
-
-
-def _common_flows(sent: Observation, received: Observation, until_ns: int) -> tuple[Places, Places]:
-    """Segments at both points, (flow, begin, end), with the same number for the same subflow.
-
-    A subflow is recognised by its initial sequence numbers, or by its addresses where a point did not see the handshake. What
-    was sent on a subflow that never reached the receiver is lost.
-    """
-    known = {key: local for local, keys in enumerate(_flow_keys(received)) for key in keys}
-    numbers = np.arange(received.flows.size, received.flows.size + sent.flows.size)
-    for local, keys in enumerate(_flow_keys(sent)):
-        numbers[local] = next((known[key] for key in keys if key in known), numbers[local])
-    early = sent.segments.take(sent.segments.time_ns <= until_ns)
-    there = received.segments
-    return (numbers[early.flow], early.flow_begin, early.flow_end), (there.flow, there.flow_begin, there.flow_end)
-
-
-def _flow_keys(seen: Observation) -> list[list[Any]]:
-    """By what each subflow can be recognised, surest first."""
-    rows = seen.rec.flows.iloc[seen.flows]
-    ends = zip(rows["client"], rows["client_port"], rows["server"], rows["server_port"], strict=True)
-    initial = zip(rows["client_isn"].tolist(), rows["server_isn"].tolist(), strict=True)
-    return [[pair, end] if min(pair) >= 0 else [end] for pair, end in zip(initial, ends, strict=True)]
 
 
 def _overhead(seen: Observation, delivery: Delivery, mobility: Mobility | None) -> Json:

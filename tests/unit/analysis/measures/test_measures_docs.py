@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.connections import reconstruct
 from analysis.measures import Datagrams, Handover, measure_datagrams, measure_stream
+from analysis.measures.strays import Switch
 from analysis.references import load_references
 from tests.unit.analysis.connections.connection_scene import Scene
 
@@ -46,12 +47,17 @@ def test_every_field_of_a_handover_is_documented_and_no_other():
     assert sorted(documented("handovers")) == sorted(field.name for field in fields(Handover))
 
 
+def test_every_field_of_a_switch_is_documented_and_no_other():
+    assert sorted(documented("switches")) == sorted(field.name for field in fields(Switch))
+
+
 def test_all_kinds_are_known():
-    assert {kind for _, kinds in NAMES.findall(TEXT) for kind in kinds.split(", ")} == {"streams", "datagrams", "handovers"}
+    known = {"streams", "datagrams", "handovers", "switches"}
+    assert {kind for _, kinds in NAMES.findall(TEXT) for kind in kinds.split(", ")} == known
 
 
 def test_metrics_in_the_text_exist():
-    known = streams() | datagrams() | {field.name for field in fields(Handover)}
+    known = streams() | datagrams() | {field.name for kind in (Handover, Switch) for field in fields(kind)}
     mentioned = set(re.findall(r"`([a-z]+(?:_[a-z]+)*_(?:ms|s|bytes|packets|ratio|mbit|datagrams))`", TEXT))
     assert mentioned - {"measure_datagrams"} <= known
 
