@@ -97,6 +97,10 @@ class Discovery:
         self.agents.clear()
         self._solicit_at_s = None
 
+    def rest(self) -> None:
+        """No agent is needed: listen only."""
+        self._solicit_at_s = None
+
     def next_deadline(self) -> float | None:
         """When `handle_timer` has something to do (monotonic seconds)."""
         times = [] if self._solicit_at_s is None else [self._solicit_at_s]
