@@ -50,7 +50,7 @@ class Binding:
 
 
 class BindingTable:
-    """All bindings, by home address and key: in the order in which they were made, those without BID in that of their requests."""
+    """All bindings, by home address and key: in the order in which they were made, without BID in that of their requests."""
 
     def __init__(self) -> None:
         self._homes: dict[str, dict[Key, Binding]] = {}

@@ -3,8 +3,8 @@
 Order, the first match wins:
   1. the operator's policy, as written;
   2. the flow bindings of the mobile node: the set that was accepted last comes first, each set in the order of its message.
-     A set that is sent again without a change keeps its place. Of two rules with the same selector only the first counts,
-     so that of rules that contradict each other the newer one wins;
+     A set that a refresh repeats keeps its place; one with which a binding comes (back) goes first. Of two rules with the
+     same selector only the first counts, so that of rules that contradict each other the newer one wins;
   3. what the selection policy adds, and its shares for the rest.
 
 A set belongs to the binding whose request carried it and is replaced by the next set of that binding. It outlives the binding
@@ -62,9 +62,12 @@ class FlowSets:
     sets: dict[int, tuple[FlowBinding, ...]] = field(default_factory=dict)
     """The one that was accepted last is last."""
 
-    def replace(self, bid: int, flows: tuple[FlowBinding, ...]) -> bool:
-        """The set that a request carried; False: it is there already."""
-        if self.sets.get(bid) == flows:
+    def replace(self, bid: int, flows: tuple[FlowBinding, ...], *, comes: bool = False) -> bool:
+        """The set that a request carried; False: it is there already. `comes`: the binding is a new one.
+
+        While a binding is away the others may carry sets that do not name it: its own must come before them when it returns.
+        """
+        if self.sets.get(bid) == flows and not comes:
             return False
         self.sets.pop(bid, None)
         self.sets[bid] = flows

@@ -144,9 +144,9 @@ class Registration:
     def tunnel(self) -> Tunnel:
         """The tunnel of the binding: to the observed source in UDP, else to the care-of address."""
         if self.in_udp:
-            return Tunnel(self.home_agent, self.datagram.source, Encapsulation.UDP, self.datagram.source_port)
-        gre = self.request.flags & RequestFlag.GRE
-        return Tunnel(self.home_agent, self.request.care_of_address, Encapsulation.GRE if gre else Encapsulation.IP_IN_IP)
+            return Tunnel(self.home_agent, self.datagram.source, Encapsulation.UDP, self.datagram.source_port, bid=self.bid)
+        encapsulation = Encapsulation.GRE if self.request.flags & RequestFlag.GRE else Encapsulation.IP_IN_IP
+        return Tunnel(self.home_agent, self.request.care_of_address, encapsulation, bid=self.bid)
 
     @property
     def key(self) -> Key:

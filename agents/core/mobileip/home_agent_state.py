@@ -15,6 +15,7 @@ from agents.core.mobileip.actions import (
     Action,
     CloseTunnel,
     DefendAddress,
+    Encapsulation,
     Forwarding,
     Now,
     OpenTunnel,
@@ -51,6 +52,8 @@ class _Steps:
     opened: list[Action] = field(default_factory=list)
     closed: list[Action] = field(default_factory=list)
     reforward: bool = False
+    comes: bool = False
+    """A binding is put that was not there."""
 
 
 class HomeAgentState:
@@ -110,6 +113,7 @@ class HomeAgentState:
 
     def _put(self, binding: Binding, steps: _Steps) -> None:
         old = self.table.put(binding)
+        steps.comes |= old is None
         row = stored_values.place(binding.home_address, binding.key)
         steps.stored.append(Store(stored_values.BINDINGS, row, stored_values.binding_value(binding)))
         if old is not None and _same_way(old, binding):
@@ -148,7 +152,7 @@ class HomeAgentState:
             gone = sets.keep_only(change.carrier)
             steps.stored += [_forget_flows(home_address, bid) for bid in gone]
             steps.reforward |= bool(gone)
-        if change.flows and sets.replace(change.carrier, change.flows):
+        if change.flows and sets.replace(change.carrier, change.flows, comes=steps.comes):
             self._flow_order += 1
             value = stored_values.flows_value(change.flows, self._flow_order)
             steps.stored.append(Store(stored_values.FLOWS, stored_values.place(home_address, change.carrier), value))
@@ -170,12 +174,10 @@ class HomeAgentState:
             new = flow_rules.forwarding(home_address, bindings, self._policy(home_address))
         else:
             new = Forwarding(home_address)
-        if self._forwarding.get(home_address) == new:
-            return []
-        self._forwarding[home_address] = new
-        if not bindings:
-            del self._forwarding[home_address]
-        return [new]
+        said = self._forwarding.pop(home_address, None)
+        if bindings:
+            self._forwarding[home_address] = new
+        return [] if said is not None and _all_of(said) == _all_of(new) else [new]
 
     def _is_on_home_link(self, home_address: str) -> bool:
         return self._home_network is not None and ipaddress.IPv4Address(home_address) in self._home_network
@@ -242,6 +244,13 @@ def _same_way(one: Binding, other: Binding) -> bool:
         and one.tunnel.encapsulation is other.tunnel.encapsulation
         and (one.label, one.technology, one.reverse_tunnel) == (other.label, other.technology, other.reverse_tunnel)
     )
+
+
+def _all_of(said: Forwarding) -> tuple[Forwarding, list[tuple[int, Encapsulation]]]:
+    """Everything in it, also what does not count when tunnels are compared."""
+    tunnels = [tunnel for tunnel, _ in said.shares]
+    tunnels += [rule.tunnel for rule in said.rules if rule.tunnel is not None]
+    return said, [(tunnel.bid, tunnel.encapsulation) for tunnel in (*tunnels, *said.accept)]
 
 
 def _forget_flows(home_address: str, bid: int) -> Store:

@@ -55,7 +55,9 @@ def binding_from(value: Value, now: Now) -> Binding | None:
     try:
         expires_ntp = value["expires_ntp"]
         left_s = math.inf if expires_ntp is None else ntp_difference(expires_ntp, now.ntp) / (1 << 32)
-        tunnel = Tunnel(value["local"], value["remote"], Encapsulation(value["encapsulation"]), value["remote_port"])
+        tunnel = Tunnel(
+            value["local"], value["remote"], Encapsulation(value["encapsulation"]), value["remote_port"], bid=value["bid"]
+        )
         return None if left_s <= 0 else Binding(
             value["home_address"], value["bid"], value["care_of_address"], tunnel, value["lifetime_s"],
             now.monotonic_s + left_s, expires_ntp, value["label"], value["technology"], value["co_located"],
