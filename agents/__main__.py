@@ -9,6 +9,9 @@ from agents.config import ConfigError
 ROLES = {
     "netconf": ("agents.kernel.netconf", "addresses, rules and routes of a host with several networks"),
     "proxy": ("agents.kernel.proxy.agent", "MPTCP for the plain TCP connections of this host"),
+    "home-agent": ("agents.kernel.mobileip.home_agent", "Mobile IPv4: bindings of mobile nodes and tunnels to them"),
+    "foreign-agent": ("agents.kernel.mobileip.foreign_agent", "Mobile IPv4: care-of address for visitors on a link"),
+    "mobile-node": ("agents.kernel.mobileip.mobile_node", "Mobile IPv4: a home address, registered over several networks"),
     "mptcp-endpoints": ("agents.kernel.mptcp_endpoints", "keeps the kernel's MPTCP endpoints in step with the addresses"),
 }
 """Role -> module with `run(path)`, what it does."""

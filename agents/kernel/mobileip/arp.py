@@ -65,7 +65,7 @@ def _quietly(address: str, interface: str) -> None:
 
 
 class ProxyArp:
-    """Answers ARP requests for home addresses on the home link, by the kernel's proxy entries. "" as interface: no home link."""
+    """Answers ARP requests for home addresses on the home link, by proxy entries. "" as interface: no home link."""
 
     def __init__(self, netlink: MobileNetlink, parameters: Parameters, interface: str) -> None:
         self._netlink, self._interface = netlink, interface

@@ -153,7 +153,7 @@ class Forwarder:
             self._point(home)
 
     def _point(self, home: str) -> None:
-        """Without a mark the home address leads to one of its tunnels, too: ARP is answered for hosts that are elsewhere only."""
+        """Without a mark the home address leads to one of its tunnels: ARP is answered only for what is elsewhere."""
         port = first_usable(self.active.get(home), self._tunnels)
         if port is None:
             self._netlink.delete_route(DELIVER_TABLE, home, 32)

@@ -1,5 +1,6 @@
 """What the link layer tells and takes: senders' MAC addresses, agent discovery, packets for hosts that have no address yet."""
 
+import ctypes
 import socket
 import struct
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ _KNOWN_MAX: Final = 4096
 """Senders whose MAC address is remembered."""
 # Classic BPF: IPv4, first fragment; UDP to port 434, or ICMP of type 9 or 10. (code, jump if true, jump if false, constant)
 _FILTER: Final = (
-    (0x30, 0, 0, 9), (0x15, 0, 4, 17), (0x28, 0, 0, 6), (0x45, 9, 0, 0x1FFF), (0xB1, 0, 0, 0), (0x05, 0, 0, 4),
-    (0x15, 0, 6, 1), (0xB1, 0, 0, 0), (0x50, 0, 0, 0), (0x15, 2, 0, ADVERTISEMENT), (0x15, 1, 2, SOLICITATION),
-    (0x48, 0, 0, 2), (0x06, 0, 0, 0x10000), (0x06, 0, 0, 0),
+    (0x30, 0, 0, 9), (0x15, 0, 5, 17),
+    (0x28, 0, 0, 6), (0x45, 9, 0, 0x1FFF), (0xB1, 0, 0, 0), (0x48, 0, 0, 2), (0x15, 5, 6, REGISTRATION_PORT),
+    (0x15, 0, 5, 1), (0xB1, 0, 0, 0), (0x50, 0, 0, 0), (0x15, 1, 0, ADVERTISEMENT), (0x15, 0, 1, SOLICITATION),
+    (0x06, 0, 0, 0x10000), (0x06, 0, 0, 0),
 )  # fmt: skip
 
 
@@ -127,8 +129,6 @@ def _ipv4(ends: bytes, protocol: int, ttl: int, payload: bytes) -> bytes:
 
 
 def _attach(sock: socket.socket) -> None:
-    import ctypes
-
     program = b"".join(struct.pack("=HBBI", *line) for line in _FILTER)
     memory = ctypes.create_string_buffer(program)
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_FILTER), ctypes.addressof(memory)))

@@ -30,7 +30,8 @@ class StateFile:
             self._database.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute(
-                "CREATE TABLE IF NOT EXISTS state (kind TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS state "
+                "(kind TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID"
             )
             verdict = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.Error as error:

@@ -1,0 +1,376 @@
+"""The loop of the three roles: inputs go to the core, its actions are carried out in their order.
+
+A failure of one action is logged and the others go on; a defect of the core is logged and the agent goes on. What must be
+durable is on the disk before anything else of the same batch is done.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from agents.core.mobileip import actions as act
+from agents.core.mobileip.actions import Action, Datagram, Now, Tunnel
+from agents.kernel.control import CommandError, ControlServer, Handler
+from agents.kernel.eventlog import EventLog
+from agents.kernel.mobileip import links
+from agents.kernel.mobileip.arp import ProxyArp
+from agents.kernel.mobileip.clock import now
+from agents.kernel.mobileip.configuration import AgentConfig
+from agents.kernel.mobileip.forwarding import Forwarder
+from agents.kernel.mobileip.netlink import MobileNetlink
+from agents.kernel.mobileip.nftables import Side
+from agents.kernel.mobileip.parameters import Parameters
+from agents.kernel.mobileip.sockets import RegistrationSocket
+from agents.kernel.mobileip.store import StateFile
+from agents.kernel.mobileip.tunnels.manager import Tunnels
+from agents.kernel.proxy.agent import Problems
+
+TIMER_LEAST_S: Final = 0.001
+"""Between two looks at the core's deadlines: datagrams wait as well."""
+REFRESH_S: Final = 30.0
+"""How often old path MTUs are looked for."""
+_TUNNEL_DATA: Final = 4
+_LINE_FIELDS: Final = ("mono_ns", "wall_ns", "agent", "event")
+
+
+class Core(Protocol):
+    """What every role's core has."""
+
+    def start(self, now: Now) -> list[Action]:
+        """Begin."""
+
+    def handle_datagram(self, datagram: Datagram, now: Now) -> list[Action]:
+        """A datagram to the registration port."""
+
+    def handle_timer(self, now: Now) -> list[Action]:
+        """A deadline has passed."""
+
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds."""
+
+    def status(self) -> dict[str, Any]:
+        """For people."""
+
+    def bindings(self) -> list[dict[str, Any]]:
+        """For people."""
+
+
+class Driver:
+    """An agent. Roles add commands, sources of events and actions of their own by subclassing.
+
+    interfaces: links on which agent discovery and link addresses matter; empty: none.
+    """
+
+    side = Side.HOME_AGENT
+
+    def __init__(self, configuration: AgentConfig, core: Core, log: EventLog, interfaces: set[str]) -> None:
+        self.config, self.core, self.log = configuration, core, log
+        self.interfaces = interfaces
+        self.problems = Problems(log)
+        self.netlink = MobileNetlink()
+        self.parameters = Parameters()
+        self.tunnels = Tunnels(
+            self.netlink, self._from_tunnel, self._from_engine,
+            backend=configuration.tunnels, port=configuration.port, offloads=configuration.offloads,
+        )  # fmt: skip
+        self.forwarder = Forwarder(self.side, self.netlink, self.tunnels, self.parameters)
+        self.registration = RegistrationSocket(configuration.port)
+        self.listener = links.LinkListener(interfaces) if interfaces else None
+        self.store: StateFile | None = None
+        self.proxy_arp: ProxyArp | None = None
+        self._control = ControlServer(configuration.control, self.commands())
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._perform_one: dict[type, Callable[[Any], None]] = self.performers()
+
+    # -- for roles ----------------------------------------------------------------------------------------------------
+    def commands(self) -> Mapping[str, Handler]:
+        """Control commands by name."""
+        return {"status": lambda _request: self.status(), "bindings": lambda _request: {"bindings": self.bindings()}}
+
+    def performers(self) -> dict[type, Callable[[Any], None]]:
+        """What carries out an action, by its type."""
+        return {
+            act.SendMessage: self._send_message,
+            act.SendIcmp: self._send_icmp,
+            act.OpenTunnel: lambda action: self._open(action.tunnel),
+            act.CloseTunnel: lambda action: self._close(action.tunnel),
+            act.Forwarding: self.forwarder.forward,
+            act.Log: self._log,
+        }
+
+    def set_up(self) -> None:
+        """Before the core starts. Raises OSError."""
+
+    def tear_down(self) -> None:
+        """After the last action, before forwarding is removed."""
+
+    def heard(self, message: links.Heard, at: Now) -> list[Action]:
+        """A message of agent discovery."""
+        return []
+
+    def network_changed(self) -> None:
+        """Interfaces or addresses have changed."""
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT. Raises OSError when the kernel refuses to start."""
+        self._loop = loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            self.forwarder.install()
+            self.set_up()
+            loop.add_reader(self.registration.fileno(), self._on_datagrams)
+            loop.add_reader(self.netlink.fileno(), self._on_network)
+            if self.listener is not None:
+                loop.add_reader(self.listener.fileno(), self._on_link)
+            self.log.write("agent-started", pid=os.getpid())
+            self.feed(self.core.start)
+            self.network_changed()
+            self._refresh()
+            await self._control.start()
+            await stop.wait()
+        finally:
+            await self._control.close()
+            self._end()
+
+    def _end(self) -> None:
+        loop = asyncio.get_running_loop()
+        for source in (self.registration, self.netlink, *([self.listener] if self.listener else [])):
+            loop.remove_reader(source.fileno())
+        steps: list[Callable[[], None]] = [
+            self.tear_down,
+            self.forwarder.remove,
+            self.tunnels.shut_down,
+            self.parameters.restore,
+        ]
+        steps += [source.close for source in (self.listener, self.store) if source is not None]
+        for step in [*steps, self.registration.close, self.netlink.close]:
+            try:
+                step()
+            except OSError as error:
+                self.log.write("failed", what=str(error))
+        self.log.write("stopped", problems=self.problems.counts)
+
+    # -- inputs -------------------------------------------------------------------------------------------------------
+    def feed(self, work: Callable[..., list[Action]], *values: Any) -> None:
+        """Call the core with the values and the time, then do what it wants."""
+        self.perform(self._call(work, *values))
+        self.plan()
+
+    def _call(self, work: Callable[..., list[Action]], *values: Any) -> list[Action]:
+        try:
+            return work(*values, now())
+        except Exception as error:
+            self.defect(error)
+            return []
+
+    def defect(self, error: Exception) -> None:
+        """An error of ours: it is logged with its place."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        self._problem("defect", what=repr(error)[:300], where=f"{os.path.basename(last.filename)}:{last.lineno}")
+
+    def _problem(self, kind: str, **fields: Any) -> None:
+        self.problems.note(kind, now().monotonic_s, **fields)
+
+    def _on_datagrams(self) -> None:
+        self._take(self.registration.receive())
+
+    def _take(self, datagrams: list[Datagram]) -> None:
+        """One batch: all that it changes is stored at once."""
+        if self.listener is not None:
+            self._on_link()
+        pending: list[Action] = []
+        for datagram in datagrams:
+            if datagram.data[:1] == bytes((_TUNNEL_DATA,)):
+                self._problem("stranger", source=datagram.source, port=datagram.source_port)
+                continue
+            pending += self._call(self.core.handle_datagram, self._with_link_address(datagram))
+        self.perform(pending)
+        self.plan()
+
+    def _with_link_address(self, datagram: Datagram) -> Datagram:
+        if self.listener is None:
+            return datagram
+        known = self.listener.link_address(datagram.interface, datagram.source)
+        return Datagram(
+            datagram.data, datagram.source, datagram.source_port, datagram.destination, datagram.interface, datagram.ttl, known
+        )
+
+    def _from_tunnel(self, tunnel: Tunnel, data: bytes, ttl: int) -> None:
+        """In the engine's thread: a registration message came by a UDP tunnel's socket."""
+        datagram = Datagram(data, tunnel.remote, tunnel.remote_port, tunnel.local, tunnel.interface, ttl)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._take, [datagram])
+
+    def _from_engine(self, kind: str, fields: dict[str, Any]) -> None:
+        """In the engine's thread: something for the log."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(lambda: self._problem(kind, **fields))
+
+    def _on_link(self) -> None:
+        assert self.listener is not None
+        for message in self.listener.read():
+            self.perform(self._call(self.heard, message))
+        self.plan()
+
+    def _on_network(self) -> None:
+        if self.netlink.read_events():
+            self.registration.forget_names()
+            self.tunnels.refresh()
+            self.network_changed()
+
+    def _refresh(self) -> None:
+        self.tunnels.refresh()
+        asyncio.get_running_loop().call_later(REFRESH_S, self._refresh)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+    def plan(self) -> None:
+        """Wake up at the core's next deadline."""
+        try:
+            deadline_s = self.core.next_deadline()
+        except Exception as error:
+            self.defect(error)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(deadline_s, loop.time() + TIMER_LEAST_S), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.feed(self.core.handle_timer)
+
+    # -- actions ------------------------------------------------------------------------------------------------------
+    def perform(self, wanted: list[Action]) -> None:
+        """Carry out actions: what is to be stored first, the rest in its order."""
+        rows = [action for action in wanted if isinstance(action, act.Store)]
+        if rows and self.store is not None:
+            try:
+                self.store.save(rows)
+            except OSError as error:
+                # Without durable state no reply may leave: the mobile nodes ask again.
+                self._problem("failed", what=str(error))
+                wanted = [action for action in wanted if not isinstance(action, act.SendMessage)]
+        for action in wanted:
+            if not isinstance(action, act.Store):
+                self._attempt(action)
+
+    def _attempt(self, action: Action) -> None:
+        work = self._perform_one.get(type(action))
+        if work is None:
+            self._problem("failed", what=f"this role cannot do {type(action).__name__}")
+            return
+        try:
+            work(action)
+        except OSError as error:
+            self._problem(f"failed-{type(action).__name__}", what=error.strerror or str(error), action=str(action)[:300])
+        except Exception as error:
+            self.defect(error)
+
+    def _log(self, action: act.Log) -> None:
+        # A field cannot have the name of one that every line has.
+        fields = {f"{name}_" if name in _LINE_FIELDS else name: value for name, value in action.fields.items()}
+        self.log.write(action.event, **fields)
+
+    def _open(self, tunnel: Tunnel) -> None:
+        known = self.tunnels.find(tunnel) is not None
+        if tunnel.encapsulation is act.Encapsulation.NONE and self.listener is not None:
+            # Without an address on the link nobody answers our ARP: the advertisement has told the agent's address.
+            link_address = self.listener.link_address(tunnel.interface, tunnel.remote)
+            if link_address:
+                self.netlink.change_neighbour(tunnel.interface, tunnel.remote, link_address, add=True)
+        port = self.forwarder.open(tunnel)
+        if not known:
+            self.log.write(
+                "tunnel-open", device=port.device, local=tunnel.local, remote=tunnel.remote, remote_port=tunnel.remote_port,
+                encapsulation=tunnel.encapsulation.value, backend=port.backend, mtu=port.mtu, interface=tunnel.interface,
+                bid=tunnel.bid,
+            )  # fmt: skip
+
+    def _close(self, tunnel: Tunnel) -> None:
+        port = self.tunnels.find(tunnel)
+        self.forwarder.close(tunnel)
+        if port is not None:
+            counters = port.pipe.counters() if port.pipe else {}
+            self.log.write("tunnel-closed", device=port.device, local=tunnel.local, remote=tunnel.remote, **counters)
+            if tunnel.encapsulation is act.Encapsulation.NONE:
+                self.netlink.change_neighbour(tunnel.interface, tunnel.remote, "00:00:00:00:00:00", add=False)
+
+    def _send_message(self, message: act.SendMessage) -> None:
+        if message.link_address and message.interface and self.listener is not None:
+            packet = links.udp_packet(message, message.source or "0.0.0.0", self.config.port)
+            self.listener.send(packet, message.interface, message.link_address)
+        else:
+            self.registration.send(message)
+
+    def _send_icmp(self, message: act.SendIcmp) -> None:
+        if self.listener is None:
+            raise OSError(0, "no interface for agent discovery is configured")
+        target = links.group_link_address(message.destination) or self.listener.link_address(
+            message.interface, message.destination
+        )
+        if not target:
+            raise OSError(0, f"no link address of {message.destination} on {message.interface}")
+        packet = links.icmp_packet(message, self.address_on(message.interface))
+        self.listener.send(packet, message.interface, target)
+
+    def address_on(self, interface: str) -> str:
+        """An IPv4 address of an interface; 0.0.0.0 when it has none."""
+        index = next((link.index for link in self.netlink.links() if link.name == interface), 0)
+        found = (item.address for item in self.netlink.addresses() if item.index == index and len(item.address) == 4)
+        return ".".join(map(str, next(found, bytes(4))))
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+    def command(self, work: Callable[..., list[Action]], *values: Any) -> dict[str, Any]:
+        """A command to the core; its refusals go to the client."""
+        try:
+            wanted = work(*values, now())
+        except KeyError as error:
+            raise CommandError(f"{error.args[0] if error.args else error} is not configured") from None
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        self.perform(wanted)
+        self.plan()
+        return {"bindings": self.bindings()}
+
+    def bindings(self) -> list[dict[str, Any]]:
+        """The core's, with the time that is left instead of a deadline."""
+        at_s, result = now().monotonic_s, []
+        for row in self.core.bindings():
+            expires_s = row.get("expires_s")
+            left_s = None if expires_s is None else round(expires_s - at_s, 3)
+            result.append({**{name: value for name, value in row.items() if name != "expires_s"}, "remaining_s": left_s})
+        return result
+
+    def status(self) -> dict[str, Any]:
+        """Everything, for people."""
+        return {
+            "agent": self.config.agent, "pid": os.getpid(), "problems": dict(self.problems.counts), "core": self.core.status(),
+            "bindings": self.bindings(), "tunnels": self.tunnels.status(), "forwarding": self.forwarder.rows(),
+            "packets": self.forwarder.counters(), "strangers": dict(self.tunnels.strangers),
+        }  # fmt: skip
+
+
+def serve(configuration: AgentConfig, make: Callable[[EventLog], Driver]) -> None:
+    """Run an agent until SIGTERM. Raises OSError when the kernel refuses to start."""
+
+    async def main() -> None:
+        await make(log).run()
+
+    with EventLog(configuration.agent, configuration.event_log) as log:
+        try:
+            asyncio.run(main())
+        except OSError as error:
+            log.write("failed", what=error.strerror or str(error))
+            raise
