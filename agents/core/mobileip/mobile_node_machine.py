@@ -190,6 +190,7 @@ def _wait(node: Node, route: Route, now: Now) -> None:
     if route.deaths:
         wait_s = min(wait_s, DEAD_WAIT_S * 2.0 ** min(route.deaths - 1, 16))
     route.exchange, route.wait_until_s = None, now.monotonic_s + wait_s
+    route.avoid_until_s = route.wait_until_s
 
 
 def _other_agent(node: Node, route: Route, now: Now) -> None:
@@ -231,6 +232,8 @@ def handle_deadlines(node: Node, now: Now) -> None:
         ):
             node.logs.append(Log("no-reply", {"interface": route.name, "tries": exchange.tries}))
             feed(node, route, Event.SILENT, now)
+        if route.avoid_until_s <= now_s:
+            route.avoid_until_s = -NEVER
         if route.wait_until_s <= now_s:
             route.wait_until_s = NEVER
             feed(node, route, Event.WAITED, now)
@@ -261,7 +264,9 @@ def deadlines(node: Node) -> list[float]:
     if node.challenger:
         times.append(node.challenger_since_s + node.config.cost_hysteresis_s)
     for route in node.routes.values():
-        times += [route.wait_until_s]
+        times.append(route.wait_until_s)
+        if not node.multipath and route.avoid_until_s > -NEVER:
+            times.append(route.avoid_until_s)
         if route.exchange is not None:
             times.append(route.exchange.due_s)
         if route.binding is not None:

@@ -1,7 +1,7 @@
 """Where an interface of a mobile node stands: which event follows from link, addresses, agents heard and what is wanted."""
 
 from agents.core.mobileip.mobile_node_state import CareOf, Node, Route
-from agents.core.mobileip.registration_states import BOUND, Event, State
+from agents.core.mobileip.registration_states import BOUND, Event
 
 
 def link_is_up(route: Route) -> bool:
@@ -65,7 +65,7 @@ def _is_wanted(node: Node, route: Route) -> bool:
 def choose_active(node: Node, now_s: float) -> None:
     """Single binding: the interface to register: the cheapest, but the present one until another is cheaper for long enough."""
     candidates = [route for route in node.routes.values() if _is_candidate(node, route)]
-    candidates = [route for route in candidates if route.state is not State.DENIED] or candidates
+    candidates = [route for route in candidates if route.avoid_until_s <= now_s] or candidates
     if not candidates:
         node.challenger = ""
         return

@@ -103,6 +103,8 @@ class Route:
     remote_care_of: str = ""
     """with this care-of address."""
     wait_until_s: float = NEVER
+    avoid_until_s: float = -NEVER
+    """Single binding: it was refused or dead, others are taken instead until then."""
     sent_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=2))
     # -- flows --------------------------------------------------------------------------------------------------------
     flows_told: tuple[FlowBinding, ...] = ()
