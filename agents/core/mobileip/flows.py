@@ -186,6 +186,15 @@ def offered(operator: Sequence[StaticFlow], bid: int) -> tuple[FlowBinding, ...]
     )
 
 
+def can_be_offered(operator: Sequence[StaticFlow]) -> bool:
+    """Whether `check_operator_policy` passes."""
+    try:
+        check_operator_policy(operator)
+    except ValueError:
+        return False
+    return True
+
+
 def check_operator_policy(operator: Sequence[StaticFlow]) -> None:
     """Raises ValueError for flows that cannot be said in a reply: IPv6, more than eight BIDs, too many."""
     flows = offered(operator, 1)

@@ -17,8 +17,8 @@ from agents.core.mobileip.flows import check_operator_policy
 from agents.core.mobileip.home_agent_addresses import TABLE as HOMES
 from agents.core.mobileip.home_agent_addresses import HomeAddresses
 from agents.core.mobileip.home_agent_admission import Admission, Verdict, walk
-from agents.core.mobileip.home_agent_checks import refusal
-from agents.core.mobileip.home_agent_config import HomeAgentConfig
+from agents.core.mobileip.home_agent_checks import foreign_agent_refusal, refusal
+from agents.core.mobileip.home_agent_config import HomeAgentConfig, MobileNode
 from agents.core.mobileip.home_agent_registration import Registration
 from agents.core.mobileip.home_agent_state import Change, HomeAgentState
 from agents.core.mobileip.rates import TokenBuckets
@@ -27,7 +27,7 @@ from agents.core.mobileip.security import SecurityAssociation
 from agents.core.mobileip.selection import StaticFlow
 from agents.wire.errors import WireError
 from agents.wire.mobileip import codec
-from agents.wire.mobileip.values import INFINITE_LIFETIME_S, FlowBinding, Reply, Request, RequestFlag
+from agents.wire.mobileip.values import INFINITE_LIFETIME_S, Extension, FlowBinding, Reply, Request, RequestFlag
 
 _MASK64: Final = (1 << 64) - 1
 _SKIPPABLE: Final = 128
@@ -73,19 +73,13 @@ class HomeAgent:
             return self._discard(verdict, datagram, now)
         if verdict.code is not None:
             return self._refuse_undecoded(datagram, verdict, verdict.code, verdict.identification)
-        claim = verdict.claim
-        identification = claim.guard.accept(claim.glimpse.identification, self._random_bytes)
-        row = home_agent_stored.place(claim.node.name, claim.association.spi)
-        stored = Store(home_agent_stored.REPLAY, row, claim.guard.as_value())
         try:
             request = codec.decode(datagram.data)
         except WireError:
-            if _has_unknown_extension(datagram.data):
-                return [stored, *self._discard("unknown-extension", datagram, now)]
-            return [stored, *self._refuse_undecoded(datagram, verdict, Code.POORLY_FORMED_REQUEST, identification)]
+            return self._answer_unreadable(datagram, verdict, now)
         if not isinstance(request, Request):
-            return [stored, *self._discard("no-request", datagram, now)]
-        return [stored, *self._answer(datagram, request, verdict, identification, now)]
+            return self._discard("no-request", datagram, now)
+        return self._answer(datagram, request, verdict, now)
 
     def handle_timer(self, now: Now) -> list[Action]:
         """Time has passed: bindings whose lifetime is over go."""
@@ -147,39 +141,72 @@ class HomeAgent:
         return [*actions, Log("policy", {"home_address": home_address, "flows": None if rules is None else len(rules)})]
 
     # -- answers ------------------------------------------------------------------------------------------------------
-    def _answer(self, datagram: Datagram, request: Request, verdict: Verdict, identification: int, now: Now) -> list[Action]:
+    def _answer(self, datagram: Datagram, request: Request, verdict: Verdict, now: Now) -> list[Action]:
         """What becomes of an authentic request that could be read."""
         actions: list[Action] = []
-        node = verdict.claim.node
-        home_address = self._homes.resolve(node, request.home_address)
-        if home_address == "" and request.lifetime_s != 0:
-            actions += self._homes.reclaim(lambda address: bool(self._state.table.of(address)))
-            home_address = self._homes.resolve(node, request.home_address)
-        state = self._state
-        registration = Registration(
-            self._config, datagram, request, node, self._homes.served, home_address or "", home_address is not None,
-            state.table.of(home_address or ""), lambda bid: state.flows_elsewhere(home_address or "", bid),
-            len(state.table), state.tunnels.different,
-        )  # fmt: skip
-        code = refusal(registration)
-        granted_s = 0
+        registration = self._registration(datagram, request, verdict.claim.node)
+        code, granted_s = foreign_agent_refusal(registration), 0
         if code is not None:
+            # Anybody may have put that behind the authenticator: the request itself stays new.
+            identification = verdict.claim.echoed()
             extensions = home_agent_replies.extensions_of_refusal(registration)
-        elif registration.deregisters:
-            code, extensions = Code.ACCEPTED, home_agent_replies.extensions_of_refusal(registration)
-            actions += self._deregister(registration)
         else:
-            granted_s = min(request.lifetime_s, self._config.max_lifetime_s)
-            code = _acceptance(registration)
-            actions += self._register(registration, granted_s, now)
-            operator = state.operator_policy(registration.home_address)
-            extensions = home_agent_replies.extensions_of_acceptance(registration, operator)
-        reply = Reply(
-            code, registration.home_address or request.home_address, registration.home_agent, granted_s, identification,
-            extensions,
+            if registration.lacks_address:
+                actions += self._homes.reclaim(lambda address: bool(self._state.table.of(address)))
+                registration = self._registration(datagram, request, verdict.claim.node)
+            identification = self._take_note(verdict, actions)
+            code, granted_s, extensions = self._carry_out(registration, actions, now)
+        home_address = registration.home_address or request.home_address
+        reply = Reply(code, home_address, registration.home_agent, granted_s, identification, extensions)
+        actions += self._send(datagram, verdict, reply, registration.foreign_association)
+        return [*actions, Log("registration", _fields(registration, reply))]
+
+    def _carry_out(
+        self, registration: Registration, actions: list[Action], now: Now
+    ) -> tuple[Code, int, tuple[Extension, ...]]:
+        """Do what is asked, or not: code, granted lifetime and extensions of the reply."""
+        code = refusal(registration)
+        if code is not None:
+            return code, 0, home_agent_replies.extensions_of_refusal(registration)
+        if registration.deregisters:
+            actions += self._deregister(registration)
+            return Code.ACCEPTED, 0, home_agent_replies.extensions_of_acceptance(registration, ())
+        granted_s = min(registration.request.lifetime_s, self._config.max_lifetime_s)
+        actions += self._register(registration, granted_s, now)
+        operator = self._state.operator_policy(registration.home_address)
+        return _acceptance(registration), granted_s, home_agent_replies.extensions_of_acceptance(registration, operator)
+
+    def _registration(self, datagram: Datagram, request: Request, node: MobileNode) -> Registration:
+        state = self._state
+        resolved = self._homes.resolve(node, request.home_address)
+        home_address = resolved or ""
+        return Registration(
+            self._config, datagram, request, node, self._homes.served, home_address, resolved is not None,
+            state.table.of(home_address), lambda bid: state.flows_elsewhere(home_address, bid), len(state.table),
+            state.tunnels.different,
         )  # fmt: skip
-        foreign = registration.foreign_association
-        return [*actions, *self._send(datagram, verdict, reply, foreign), Log("registration", _fields(registration, reply))]
+
+    def _take_note(self, verdict: Verdict, actions: list[Action]) -> int:
+        """The request has been seen, durably; the identification of the reply."""
+        claim = verdict.claim
+        identification = claim.guard.accept(claim.glimpse.identification, self._random_bytes)
+        row = home_agent_stored.place(claim.node.name, claim.association.spi)
+        actions.append(Store(home_agent_stored.REPLAY, row, claim.guard.as_value()))
+        return identification
+
+    def _answer_unreadable(self, datagram: Datagram, verdict: Verdict, now: Now) -> list[Action]:
+        """An authentic request that cannot be read: its mobile node has made it so, or somebody who put octets behind it."""
+        try:
+            codec.decode(datagram.data[: verdict.claim.authenticated_octets(datagram.data)])
+        except WireError:
+            pass
+        else:
+            return self._discard("unreadable-behind-authenticator", datagram, now)
+        actions: list[Action] = []
+        identification = self._take_note(verdict, actions)
+        if _has_unknown_extension(datagram.data):
+            return [*actions, *self._discard("unknown-extension", datagram, now)]
+        return [*actions, *self._refuse_undecoded(datagram, verdict, Code.POORLY_FORMED_REQUEST, identification)]
 
     def _register(self, registration: Registration, granted_s: int, now: Now) -> list[Action]:
         multipath = registration.multipath

@@ -37,6 +37,18 @@ class Claim:
     authenticator_at: int
     """Offset of the Mobile-Home authentication extension."""
 
+    def authenticated_octets(self, data: bytes) -> int:
+        """Length of the message up to the end of the authenticator."""
+        return self.authenticator_at + 2 + data[self.authenticator_at + 1]
+
+    def echoed(self) -> int:
+        """The identification of a reply that leaves replay protection as it is: that of the request.
+
+        With nonces its high half is the one that holds, where there is one: the next request takes it from here.
+        """
+        identification, nonce = self.glimpse.identification, self.guard.nonce
+        return identification if nonce is None else nonce << 32 | identification & 0xFFFFFFFF
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -99,7 +111,7 @@ class Admission:
         if not _is_authentic(datagram.data, claim):
             if not self._may_refuse(self._forged, self._forged_total, datagram.source, glimpse.home_address, now):
                 return "not-authentic"
-            return Verdict(claim, Code.MOBILE_NODE_AUTHENTICATION, _echoed(claim))
+            return Verdict(claim, Code.MOBILE_NODE_AUTHENTICATION, claim.echoed())
         if not claim.guard.check(glimpse.identification, now.ntp):
             if not self._may_refuse(self._replayed, self._replayed_total, datagram.source, glimpse.home_address, now):
                 return "old-identification"
@@ -151,15 +163,6 @@ class Admission:
 def _is_authentic(data: bytes, claim: Claim) -> bool:
     at, association = claim.authenticator_at, claim.association
     received = Authentication(
-        AuthenticationKind.MOBILE_HOME, association.spi, data[at + 2 + _SPI_OCTETS : at + 2 + data[at + 1]]
+        AuthenticationKind.MOBILE_HOME, association.spi, data[at + 2 + _SPI_OCTETS : claim.authenticated_octets(data)]
     )
     return authentication.verify(data, at, received, association.key, association.algorithm)
-
-
-def _echoed(claim: Claim) -> int:
-    """The identification of a reply with code 131: that of the request, so that the mobile node finds what it asked for.
-
-    With nonces its high half is the one that holds, where there is one: the next request takes it from here.
-    """
-    identification, nonce = claim.glimpse.identification, claim.guard.nonce
-    return identification if nonce is None else nonce << 32 | identification & 0xFFFFFFFF

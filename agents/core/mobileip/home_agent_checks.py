@@ -1,7 +1,8 @@
 """What is wrong with an authentic request: one reply code for each reason, in a fixed order (RFC 5944 section 3.8.2).
 
-The order: foreign agent's authentication (132), home agent address (136), form (134), administration (129), care-of address
-(128), tunnels (142, 139, 137, 138), permission for several bindings (152), BIDs of flow bindings (153), room (135, 130).
+The order: foreign agent's authentication (132, a check of its own), home agent address (136), form (134), administration (129),
+care-of address (128), tunnels (142, 139, 137, 138), permission for several bindings (152), BIDs of flow bindings (153), room
+(135, 130).
 """
 
 import ipaddress
@@ -26,7 +27,7 @@ def refusal(registration: Registration) -> Code | None:
     return next((code for check in checks if (code := check(registration)) is not None), None)
 
 
-def _foreign_agent(item: Registration) -> Code | None:
+def foreign_agent_refusal(item: Registration) -> Code | None:
     """Exactly one valid extension 34 where an association is shared (RFC 5944 section 3.8.2.1 c); not needed to deregister."""
     if not item.foreign_home:
         return Code.FOREIGN_AGENT_AUTHENTICATION if item.foreign_agent and not item.deregisters else None
@@ -148,9 +149,9 @@ def _room(item: Registration) -> Code | None:
 
 _Check = Callable[[Registration], Code | None]
 _CHECKS_OF_DEREGISTRATION: Final[tuple[_Check, ...]] = (
-    _foreign_agent, _home_agent, _form, _administration, _multipath_permission,
+    _home_agent, _form, _administration, _multipath_permission,
 )  # fmt: skip
 _CHECKS: Final[tuple[_Check, ...]] = (
-    _foreign_agent, _home_agent, _form, _care_of_form, _administration, _care_of_loop, _udp, _encapsulation, _reverse_tunnel,
+    _home_agent, _form, _care_of_form, _administration, _care_of_loop, _udp, _encapsulation, _reverse_tunnel,
     _multipath_permission, _flow_bids, _room,
 )  # fmt: skip

@@ -90,6 +90,11 @@ class Registration:
         return self.request.lifetime_s == 0
 
     @property
+    def lacks_address(self) -> bool:
+        """It asks for a home address, and the pool has none."""
+        return self.owns_home_address and not self.home_address and not self.deregisters
+
+    @property
     def bid(self) -> int:
         """0 without a Multipath extension."""
         return self.multipath.bid if self.multipath else 0

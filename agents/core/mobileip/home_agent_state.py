@@ -220,7 +220,7 @@ class HomeAgentState:
     def _restore_policies(self, rows: Mapping[str, dict[str, Any]]) -> None:
         for home_address, value in rows.items():
             policy = stored_values.policy_from(value)
-            if policy is not None:
+            if policy is not None and flow_rules.can_be_offered(policy):
                 self._overrides[home_address] = policy
 
     def _restore_flows(self, rows: Mapping[str, dict[str, Any]]) -> Iterable[Action]:
