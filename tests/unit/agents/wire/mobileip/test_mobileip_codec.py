@@ -290,6 +290,15 @@ def test_a_glimpse_agrees_with_what_is_decoded(message: Request | Reply) -> None
     assert seen.care_of_address == (message.care_of_address if isinstance(message, Request) else "")
 
 
+@pytest.mark.parametrize(
+    "before", ["2401001400000001" + "20" * 16, "9a010004 20202020", "9a020004 01010100", "c80420202020", ""]
+)
+def test_a_glimpse_finds_the_authenticator_behind_other_extensions(before: str) -> None:
+    seen = peek.peek(FIXED + bytes.fromhex(before) + AUTHENTICATION)
+    assert seen is not None
+    assert seen.spi == 256
+
+
 def test_a_glimpse_at_what_is_no_message() -> None:
     assert peek.peek(b"") is None
     assert peek.peek(FIXED[:23]) is None
