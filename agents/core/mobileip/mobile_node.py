@@ -45,6 +45,7 @@ class MobileNode:
     def start(self, now: Now) -> list[Action]:
         """Begin to register."""
         self._node.started = True
+        mobile_node_machine.expect_leftovers(self._node, now)
         return self._finish(now)
 
     def interfaces_changed(self, interfaces: Iterable[InterfaceState], now: Now) -> list[Action]:

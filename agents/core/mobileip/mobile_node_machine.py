@@ -12,6 +12,7 @@ from agents.core.mobileip.registration_states import TABLE, Effect, Event, State
 
 DEAD_WAIT_S: Final = 2.0
 """After a path was found dead for the first time it is tried again after so long; doubles."""
+_WITHOUT_BINDING: Final = frozenset((State.DETACHED, State.DISCOVERING, State.IDLE))
 _ROUNDS_MAX: Final = 8
 """Changes of one interface can change what is wanted of another; more rounds than that would be a fault of the table."""
 
@@ -86,7 +87,17 @@ def _rejoin(node: Node) -> None:
             route.held = False
 
 
+def expect_leftovers(node: Node, now: Now) -> None:
+    """At the start: the home agent may have bindings of an earlier life, and bulk refreshes would keep them for ever."""
+    if node.config.bulk_refresh:
+        for route in node.routes.values():
+            route.remote_until_s = now.monotonic_s + node.config.lifetime_s
+
+
 def _settle_withdrawals(node: Node, now: Now) -> None:
+    for route in node.routes.values():
+        if route.state in _WITHOUT_BINDING and not node.at_home and route.bid not in node.withdrawals:
+            _withdraw(node, route, now)
     for bid, withdrawal in list(node.withdrawals.items()):
         gone = node.by_bid(bid)
         if gone is None or gone.remote_until_s <= now.monotonic_s or node.at_home or not node.multipath:

@@ -50,11 +50,11 @@ def _overwrites(node: Node, route: Route, care_of: CareOf, now_s: float) -> bool
     return node.multipath and node.config.strict_overwrite and known
 
 
-def wanted_flows(node: Node, route: Route) -> tuple[FlowBinding, ...]:
-    """The flow policy as the home agent can take it now, in a request of this interface."""
+def wanted_flows(node: Node, route: Route, alone: bool = False) -> tuple[FlowBinding, ...]:
+    """The flow policy as the home agent can take it now, in a request of this interface. `alone`: it will know no other BID."""
     if not (node.config.exchange_flows and node.multipath):
         return ()
-    known = {other.bid for other in node.routes.values() if other.bound and other.confirmed} | {route.bid}
+    known = {other.bid for other in node.routes.values() if other.bound and other.confirmed and not alone} | {route.bid}
     return to_bindings(policy(node), known, route.bid)
 
 
@@ -103,14 +103,15 @@ def _send_withdrawal(node: Node, bid: int, withdrawal: Withdrawal, now: Now) -> 
     if exchange.due_s > now.monotonic_s or _must_wait(node, exchange, now.monotonic_s):
         return
     exchange.care_of, withdrawal.carrier = by.binding.care_of, by.name
-    _send(node, by, gone, exchange, withdrawal.care_of_address, now)
+    # The BID says which binding is meant; its care-of address may be unknown after a restart.
+    _send(node, by, gone, exchange, withdrawal.care_of_address or by.binding.care_of.address, now)
 
 
 def _send(node: Node, by: Route, subject: Route, exchange: Exchange, care_of_address: str, now: Now) -> None:
     """One request, through `by`, about the binding of `subject`."""
     identification = node.identifications.next(now.ntp)
     foreign = _foreign_part(node, by, exchange.care_of)
-    exchange.flows = wanted_flows(node, subject) if exchange.purpose is Purpose.REGISTER else ()
+    exchange.flows = wanted_flows(node, subject, exchange.overwrite) if exchange.purpose is Purpose.REGISTER else ()
     request = _request(node, subject, exchange, care_of_address, identification, exchange.flows)
     try:
         data = encode_request(request, node.config.association, foreign)
