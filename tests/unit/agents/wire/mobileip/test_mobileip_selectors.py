@@ -203,6 +203,12 @@ def test_a_mirrored_selector_keeps_its_explicit_ends() -> None:
     assert selectors.encode(selectors.mirrored(selector)).hex() == "0300000001bb01bb"
 
 
+def test_a_selector_mirrored_by_hand() -> None:
+    down = Selector(4, ("10.0.0.1", "10.0.0.1"), ("10.9.0.5", "10.9.0.6"), source_port=(443, 443), protocol=(6, 6))
+    up = Selector(4, ("10.9.0.5", "10.9.0.6"), ("10.0.0.1", "10.0.0.1"), destination_port=(443, 443), protocol=(6, 6))
+    assert selectors.mirrored(down) == up
+
+
 def test_versions_never_meet() -> None:
     packet = PacketFields("10.0.0.1", "10.0.0.2", 6)
     assert selectors.matches(Selector(), packet)
