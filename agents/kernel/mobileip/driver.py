@@ -55,9 +55,6 @@ class Core(Protocol):
     def status(self) -> dict[str, Any]:
         """For people."""
 
-    def bindings(self) -> list[dict[str, Any]]:
-        """For people."""
-
 
 class Driver:
     """An agent. Roles add commands, sources of events and actions of their own by subclassing.
@@ -142,8 +139,9 @@ class Driver:
 
     def _end(self) -> None:
         loop = asyncio.get_running_loop()
-        for source in (self.registration, self.netlink, *([self.listener] if self.listener else [])):
-            loop.remove_reader(source.fileno())
+        descriptors = [self.registration.fileno(), self.netlink.fileno()]
+        for descriptor in descriptors + ([self.listener.fileno()] if self.listener else []):
+            loop.remove_reader(descriptor)
         steps: list[Callable[[], None]] = [
             self.tear_down,
             self.forwarder.remove,
@@ -346,8 +344,14 @@ class Driver:
 
     def bindings(self) -> list[dict[str, Any]]:
         """The core's, with the time that is left instead of a deadline."""
+        rows: list[dict[str, Any]] = getattr(self.core, "bindings", list)()
+        return self.with_time_left(rows)
+
+    @staticmethod
+    def with_time_left(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Seconds that are left (None: for ever) instead of deadlines."""
         at_s, result = now().monotonic_s, []
-        for row in self.core.bindings():
+        for row in rows:
             expires_s = row.get("expires_s")
             left_s = None if expires_s is None else round(expires_s - at_s, 3)
             result.append({**{name: value for name, value in row.items() if name != "expires_s"}, "remaining_s": left_s})

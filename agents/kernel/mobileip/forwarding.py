@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agents.core.mobileip.actions import Balancing, Encapsulation, Forwarding, Tunnel
+from agents.core.source_routing import MAIN_TABLE
 from agents.kernel.mobileip import nftables
 from agents.kernel.mobileip.netlink import THROW, UNREACHABLE, MobileNetlink
 from agents.kernel.mobileip.nftables import MARK_MASK, Side, mark_of
 from agents.kernel.mobileip.parameters import Parameters
 from agents.kernel.mobileip.tunnels.manager import Port, Tunnels
 
-MARK_PRIORITY, DELIVER_PRIORITY, HOME_PRIORITY, UNBOUND_PRIORITY = 400, 410, 420, 430
+MARK_PRIORITY, DELIVER_PRIORITY, HOME_PRIORITY, CONNECTED_PRIORITY, UNBOUND_PRIORITY = 400, 410, 420, 425, 430
 """Of rules: before those of the role netconf (1000 and more)."""
 TABLES: Final = range(30_000, 30_000 + 0x1_0000)
 """Routing tables; of a tunnel: TABLES[number]."""
@@ -88,7 +89,8 @@ class Forwarder:
         self._parameters.set("net/ipv4/conf/all/rp_filter", 0)
         if self._side is not Side.MOBILE_NODE:
             self._parameters.set("net/ipv4/ip_forward", 1)
-        self._parameters.set("net/ipv4/fwmark_reflect", 1)
+        if self._side is Side.HOME_AGENT:
+            self._parameters.set("net/ipv4/fwmark_reflect", 1)
         if self._side is not Side.MOBILE_NODE:
             self._netlink.change_rule(DELIVER_PRIORITY, DELIVER_TABLE, add=True)
 
@@ -270,7 +272,7 @@ class HomeAddress:
         self.address = ""
         self.at_home = ""
         """The interface of the home link, while there."""
-        self._unbound = False
+        self._unbound = self._connected = False
 
     def adopt(self, address: str) -> None:
         """Begin to use an address; a former one is given up."""
@@ -331,6 +333,13 @@ class HomeAddress:
         if on != self._unbound:
             self._netlink.change_rule(UNBOUND_PRIORITY, HOME_TABLE, add=on, source="0.0.0.0")
             self._unbound = on
+        if (on and not self.at_home) != self._connected:
+            # On visited links neighbours are reached directly, and routers above all: the kernel looks for the way to
+            # the gateway of a new route like a socket without address does.
+            self._connected = not self._connected
+            self._netlink.change_rule(
+                CONNECTED_PRIORITY, MAIN_TABLE, add=self._connected, source="0.0.0.0", specific=True
+            )  # fmt: skip
 
 
 def first_usable(forwarding: Forwarding | None, tunnels: Tunnels) -> Port | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 from typing import Final
@@ -13,6 +14,8 @@ PROTOCOL: Final = 202
 """Marks routes, rules and addresses of Mobile IP (RTPROT_*, FRA_PROTOCOL, IFA_PROTO)."""
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE, _GETROUTE = 16, 17, 20, 21, 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _NEWRULE, _DELRULE, _GETRULE = 28, 29, 32, 33, 34
+_ERROR, _DONE, _REQUEST = 2, 3, 1
+_HEADER = struct.Struct("=IHHII")
 _REPLACE, _EXCLUSIVE, _CREATE, _DUMP = 0x100, 0x200, 0x400, 0x300
 _IFF_UP = 0x1
 UNICAST, UNREACHABLE, THROW = 1, 7, 9
@@ -25,6 +28,7 @@ _U32 = struct.Struct("=I")
 _IPTUN_LINK, _IPTUN_LOCAL, _IPTUN_REMOTE, _IPTUN_TTL = 1, 2, 3, 4
 _GRE_LINK, _GRE_LOCAL, _GRE_REMOTE, _GRE_TTL = 1, 6, 7, 8
 OUTER_TTL: Final = 64
+_SUPPRESS_PREFIX_LENGTH = 14
 
 
 def _pack(*values: tuple[int, bytes]) -> bytes:
@@ -116,7 +120,7 @@ class MobileNetlink(RtNetlink):
         """Remove all routes of ours in these tables; how many."""
         found = []
         head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        for body in self._call(_GETROUTE, _DUMP, head, "read the routes"):
+        for body in self._dump(_GETROUTE, head, "read the routes"):
             values = attributes(body, 12, len(body))
             table = _U32.unpack(values.get(15, bytes(4)))[0]
             if body[5] == PROTOCOL and table in tables:
@@ -128,19 +132,33 @@ class MobileNetlink(RtNetlink):
     def default_gateway(self, interface: str) -> str:
         """Gateway of a default route by an interface, in any table; "" when there is none."""
         index, head = socket.if_nametoindex(interface), struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        for body in self._call(_GETROUTE, _DUMP, head, "read the routes"):
+        for body in self._dump(_GETROUTE, head, "read the routes"):
             values = attributes(body, 12, len(body))
             if body[1] == 0 and body[5] != PROTOCOL and values.get(4) == _u32(index) and values.get(5):
                 return socket.inet_ntoa(values[5])
         return ""
 
     # -- rules --------------------------------------------------------------------------------------------------------
-    def change_rule(self, priority: int, table: int, *, add: bool, mark: int = 0, mask: int = 0, source: str = "") -> None:
-        """A rule for packets with a mark, or from an address ("0.0.0.0": those that have no source address yet)."""
+    def change_rule(
+        self,
+        priority: int,
+        table: int,
+        *,
+        add: bool,
+        mark: int = 0,
+        mask: int = 0,
+        source: str = "",
+        specific: bool = False,
+    ) -> None:
+        """A rule for packets with a mark, or from an address ("0.0.0.0": those that have no source address yet).
+
+        specific: default routes of the table do not count.
+        """
         head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 32 if source else 0, 0, 0, 0, 0, 1, 0)
         values = [(6, _u32(priority)), (15, _u32(table)), (21, bytes((PROTOCOL,)))]
         values += [(2, socket.inet_aton(source))] if source else []
         values += [(10, _u32(mark)), (16, _u32(mask))] if mask else []
+        values += [(_SUPPRESS_PREFIX_LENGTH, _u32(0))] if specific else []
         what = f"rule {priority} for {source or hex(mark)} to table {table}"
         if add:
             with _already(errno.EEXIST):
@@ -152,10 +170,10 @@ class MobileNetlink(RtNetlink):
         """Remove all rules of ours with these priorities; how many."""
         head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
         number = 0
-        for body in list(self._call(_GETRULE, _DUMP, head, "read the rules")):
+        for body in self._dump(_GETRULE, head, "read the rules"):
             values = attributes(body, 12, len(body))
             if values.get(21) == bytes((PROTOCOL,)) and _U32.unpack(values.get(6, bytes(4)))[0] in priorities:
-                kept = {kind: values[kind] for kind in (1, 2, 6, 10, 15, 16, 21) if kind in values}
+                kept = {kind: values[kind] for kind in (1, 2, 6, 10, 14, 15, 16, 21) if kind in values}
                 self._forgiving(_DELRULE, body[:12] + _pack(*kept.items()), "remove a rule")
                 number += 1
         return number
@@ -172,6 +190,26 @@ class MobileNetlink(RtNetlink):
             self._change(_NEWNEIGH, _CREATE | _REPLACE, head + _pack(*values), f"add the {what}")
         else:
             self._forgiving(_DELNEIGH, head + _pack(*values), f"remove the {what}")
+
+    def _dump(self, kind: int, head: bytes, what: str) -> list[bytes]:
+        """The bodies of all answers: `_call` takes routes one at a time."""
+        self._sequence = sequence = self._sequence + 1 & 0xFFFF_FFFF
+        self._requests.send(_HEADER.pack(16 + len(head), kind, _DUMP | _REQUEST, sequence, 0) + head)
+        result: list[bytes] = []
+        while True:
+            data, at = self._receive(what), 0
+            while at + 16 <= len(data):
+                size, answer, _flags, number, _port = _HEADER.unpack_from(data, at)
+                content = data[at + 16 : at + size]
+                at += max(16, size + 3 & ~3)
+                if number != sequence:
+                    continue
+                if answer == _DONE:
+                    return result
+                if answer == _ERROR:
+                    code = -struct.unpack_from("=i", content)[0]
+                    raise KernelError(code, f"{what}: {os.strerror(code)}")
+                result.append(content)
 
     def _forgiving(self, kind: int, body: bytes, what: str) -> None:
         with _already(errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL):

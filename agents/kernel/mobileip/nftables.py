@@ -3,7 +3,8 @@
 All lies in one table. A home address has a chain of its own, reached by a map; a tunnel has a chain that sets its mark. Rules
 for the mark lead to the routing table of the tunnel (forwarding.py). Packets that match nothing are let alone, and so are those
 that have a mark of ours already: probes. An echo request that comes out of a tunnel is answered through the same one
-(net.ipv4.fwmark_reflect): that is what a probe measures.
+(net.ipv4.fwmark_reflect): that is what a probe measures. ICMP errors about a marked packet get its mark as well, and lose it
+here: they go back to the sender.
 """
 
 import hashlib
@@ -22,6 +23,8 @@ MARK_MASK: Final = 0x0800_FFFF
 _OTHERS = 0xFFFF_FFFF & ~MARK_MASK
 _PORTS = "ip protocol { 6, 17, 33, 132, 136 }"
 """Protocols whose first four octets are ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
+
+_ERRORS = "{ destination-unreachable, time-exceeded, parameter-problem }"
 
 NumberOf = Callable[[Tunnel], "int | None"]
 """Number of an open tunnel; None: it is not open."""
@@ -78,6 +81,7 @@ table ip {TABLE} {{
   }}
   chain output {{
     type route hook output priority mangle; policy accept;
+    meta mark and {MARK_BIT:#x} != 0 icmp type {_ERRORS} meta mark set meta mark and {_OTHERS:#x}
     meta mark and {MARK_BIT:#x} != 0 accept
     {in_output}
   }}

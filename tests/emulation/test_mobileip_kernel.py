@@ -1,0 +1,487 @@
+"""Mobile IPv4 on real kernels: tunnels, forwarding, durable state, and the agents together.
+
+The mobile node and the home agent are the roles themselves; the correspondent is a plain host.
+"""
+
+import hashlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.core.mobileip.actions import Encapsulation, Tunnel
+from agents.kernel.mobileip.netlink import MobileNetlink
+from agents.kernel.mobileip.tunnels.manager import OVERHEAD, Tunnels
+from agents.wire.checksum import folded, ones_sum
+from agents.wire.mobileip.values import REGISTRATION_PORT
+from tests.emulation.mobileip_lab import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, Lab, care_of
+from tests.emulation.proxy_lab import is_prefix, opened
+from tests.emulation.test_topologies import run_check
+from topologies.links.netns import inside, new_namespace
+from topologies.waiting import wait_until
+
+pytestmark = pytest.mark.emulation
+INSIDE = {"mn": "192.168.7.1", "cn": "192.168.7.2"}
+"""Inner addresses of the two ends of a tunnel that no agent has made."""
+UDP_PORT, TCP_PORT, DROPPED_PORT = 5300, 5001, 5999
+ECHO = """
+import socket, sys
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in sys.argv[2:]]
+import selectors
+selector = selectors.DefaultSelector()
+for sock, port in zip(sockets, sys.argv[2:]):
+    sock.bind((sys.argv[1], int(port)))
+    selector.register(sock, selectors.EVENT_READ)
+print("on", flush=True)
+while True:
+    for key, _ in selector.select():
+        data, source = key.fileobj.recvfrom(2000)
+        key.fileobj.sendto(data, source)
+"""
+
+
+@contextmanager
+def lab(paths: int = 2) -> Iterator[Lab]:
+    with tempfile.TemporaryDirectory() as folder, Lab(Path(folder), paths).running() as built:
+        yield built
+
+
+# -- tunnels ----------------------------------------------------------------------------------------------------------
+class Ends:
+    """Both ends of a tunnel between mn (path 0) and cn, with an inner address each."""
+
+    def __init__(self, net: Lab, encapsulation: Encapsulation, stack: ExitStack) -> None:
+        self.net, self.problems = net, []  # type: ignore[var-annotated]
+        self.outer = {"mn": (care_of(0), CORRESPONDENT, "mn-p0"), "cn": (CORRESPONDENT, care_of(0), "cn-0")}
+        self.tunnels: dict[str, Tunnels] = {}
+        self.tunnel: dict[str, Tunnel] = {}
+        for node, (local, remote, interface) in self.outer.items():
+            port = REGISTRATION_PORT if encapsulation is Encapsulation.UDP else 0
+            tunnel = self.tunnel[node] = Tunnel(local, remote, encapsulation, port, interface)
+            with inside(net.nodes[node]):
+                netlink = MobileNetlink()
+                made = self.tunnels[node] = Tunnels(
+                    netlink, lambda *_: None, lambda kind, fields: self.problems.append((kind, fields)), backend="userspace"
+                )
+                stack.callback(self.end, node)
+                device = made.open(tunnel).device
+                assert made.open(tunnel).device == device, "opening again changes nothing"
+            other = INSIDE["cn" if node == "mn" else "mn"]
+            net.command(node, "ip", "address", "add", f"{INSIDE[node]}/32", "dev", device)
+            net.command(node, "ip", "route", "add", other, "dev", device, "src", INSIDE[node])
+
+    def end(self, node: str) -> None:
+        with inside(self.net.nodes[node]):
+            self.tunnels[node].shut_down()
+
+    def row(self, node: str) -> dict[str, Any]:
+        return self.tunnels[node].status()[0]
+
+
+@contextmanager
+def captured(net: Lab, node: str, interface: str) -> Iterator[list[bytes]]:
+    """IPv4 packets on an interface during the block, in and out."""
+    frames: list[bytes] = []
+    with inside(net.nodes[node]):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
+    sock.bind((interface, 0x0003))
+    sock.settimeout(0.1)
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                data, address = sock.recvfrom(0x10000)
+            except TimeoutError:
+                continue
+            if address[1] == 0x0800:
+                frames.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield frames
+    finally:
+        stop.set()
+        reader.join()
+        sock.close()
+
+
+def ping(net: Lab, node: str, target: str, *options: str) -> bool:
+    with inside(net.nodes[node]):
+        words = ["ping", "-c", "1", "-W", "1", *options, target]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def transfer(net: Lab, client: str, server: str, target: str, amount: int, source: str = "", port: int = TCP_PORT) -> None:
+    """So many bytes by TCP, one way, with the right hash."""
+    pair = opened(net, client, server, target, port=port, mptcp=(False, False), source=source)  # type: ignore[arg-type]
+    go_on(pair, amount)
+    close(pair)
+
+
+def go_on(pair: Any, amount: int) -> None:
+    """`amount` more bytes arrive from the client, and they are the right ones."""
+    goal = pair.client.sent + amount
+
+    def moved() -> bool:
+        while pair.client.sent < goal and pair.client.send(goal - pair.client.sent):
+            pass
+        while pair.server.receive():
+            pass
+        return bool(pair.server.received >= goal)
+
+    wait_until(moved, 20.0, f"{amount} bytes arrive", 0.001)
+    assert pair.server.received_hash.hexdigest() == pair.client.sent_hash.hexdigest()
+    assert is_prefix(pair.server, pair.client)
+
+
+def close(pair: Any) -> None:
+    for sock in (pair.client.socket, pair.server.socket, pair.listener):
+        sock.close()
+
+
+def check_tunnel(word: str) -> None:
+    """Ping, TCP, what is copied to the outer header, sizes, path MTU, strangers, and that nothing is left."""
+    encapsulation = Encapsulation(word)
+    with lab(1) as net, ExitStack() as stack:
+        ends = Ends(net, encapsulation, stack)
+        mtu = 1500 - OVERHEAD[encapsulation]
+        with captured(net, "gw", "gw-p0") as frames:
+            assert ping(net, "mn", INSIDE["cn"])
+            assert ping(net, "mn", INSIDE["cn"], "-M", "do", "-s", str(mtu - 28), "-Q", "0xb8"), "largest packet, with DF"
+            assert not ping(net, "mn", INSIDE["cn"], "-M", "do", "-s", str(mtu - 27)), "larger than the tunnel"
+            assert ping(net, "mn", INSIDE["cn"], "-M", "dont", "-s", "3000"), "cut in front of the tunnel"
+            wait_until(lambda: len([frame for frame in frames if len(frame) > 600]) >= 6, 5.0, "the frames are seen")
+        protocol = {Encapsulation.IP_IN_IP: 4, Encapsulation.GRE: 47, Encapsulation.UDP: 17}[encapsulation]
+        at = OVERHEAD[encapsulation]
+        assert {frame[9] for frame in frames} == {protocol}, "only tunnelled packets: no ICMP protocol unreachable"
+        assert max(len(frame) for frame in frames) <= 1500
+        for frame in frames:
+            assert frame[1] == frame[at + 1], "TOS is copied"
+            assert frame[6] & 0x40 == frame[at + 6] & 0x40, "DF is copied"
+            assert frame[6] & 0x20 == 0, "the outer packet is no fragment"
+        assert {frame[1] for frame in frames} == {0, 0xB8}
+        assert {frame[6] & 0x40 for frame in frames} == {0, 0x40}
+
+        for client, server in (("mn", "cn"), ("cn", "mn")):
+            transfer(net, client, server, INSIDE[server], 4_000_000)
+        assert ends.row("mn")["dropped"] == ends.row("cn")["dropped"] == {}
+
+        # A smaller link behind the router: the tunnel learns it and TCP goes on.
+        net.command("gw", "ip", "link", "set", "gw-cn", "mtu", "1300")
+        transfer(net, "mn", "cn", INSIDE["cn"], 1_000_000, port=TCP_PORT + 1)
+        assert ends.row("mn")["mtu"] == 1300 - OVERHEAD[encapsulation]
+        assert ends.row("mn")["icmp_relayed"] >= 1
+        net.command("gw", "ip", "link", "set", "gw-cn", "mtu", "1500")
+
+        if encapsulation is not Encapsulation.UDP:
+            check_stranger(net, ends, protocol)
+        for node in ("mn", "cn"):
+            with inside(net.nodes[node]):
+                ends.tunnels[node].close(ends.tunnel[node])
+                ends.tunnels[node].close(ends.tunnel[node])
+            assert "mip" not in net.command(node, "ip", "link")
+
+
+def check_stranger(net: Lab, ends: Ends, protocol: int) -> None:
+    """A well-formed packet from an address that is no tunnel's end."""
+    before = ends.row("cn")["received_packets"]
+    inner = (
+        b"\x45\0\0\x1c"
+        + bytes(4)
+        + b"\x40\x11\0\0"
+        + socket.inet_aton(INSIDE["mn"])
+        + socket.inet_aton(INSIDE["cn"])
+        + bytes(8)
+    )
+    with inside(net.nodes["ha"]), socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sock:
+        sock.sendto((b"\0\0\x08\0" if protocol == 47 else b"") + inner, (CORRESPONDENT, 0))
+    wait_until(lambda: ends.tunnels["cn"].strangers, 5.0, "the stranger is counted")
+    assert ends.tunnels["cn"].strangers == {HOME_AGENT: 1}
+    assert ends.row("cn")["received_packets"] == before
+
+
+def check_kernel_backend() -> None:
+    """What a kernel without ipip says; one with it carries packets."""
+    with lab(1) as net, inside(net.nodes["mn"]):
+        tunnels = Tunnels(MobileNetlink(), lambda *_: None, lambda *_: None, backend="kernel")
+        tunnel = Tunnel(care_of(0), CORRESPONDENT, Encapsulation.IP_IN_IP, 0, "mn-p0")
+        try:
+            reason = tunnels.kernel_reason(Encapsulation.IP_IN_IP)
+            if reason:
+                with pytest.raises(OSError, match=r"kernel ipip tunnels: .*write tunnels"):
+                    tunnels.open(tunnel)
+                print(f"unsupported: kernel ipip tunnels: {reason}")
+            else:
+                assert tunnels.open(tunnel).backend == "kernel"
+        finally:
+            tunnels.shut_down()
+
+
+# -- agents -----------------------------------------------------------------------------------------------------------
+def bound(home: Agent, number: int) -> None:
+    wait_until(lambda: len(home.ask("bindings")["bindings"]) == number, 15.0, f"{number} bindings at the home agent")
+
+
+def used(mobile: Agent, number: int) -> None:
+    """The mobile node spreads packets over so many tunnels."""
+
+    def ready() -> bool:
+        shares = [row["shares"] for row in mobile.ask("status")["forwarding"]]
+        return bool(shares) and len(shares[0]) == number
+
+    wait_until(ready, 15.0, f"{number} tunnels are used")
+
+
+def packets(agent: Agent, key: str, end: str) -> dict[str, int]:
+    """Packets by tunnel, named by the care-of address."""
+    return {row[end]: row[key] for row in agent.ask("status")["tunnels"]}
+
+
+def taken(mobile: Agent, home: Agent, work: Any) -> tuple[str, str]:
+    """The care-of addresses by which the packets of `work` left the mobile node and came back to it; "": none did."""
+
+    def figures() -> tuple[dict[str, int], dict[str, int]]:
+        return packets(mobile, "sent_packets", "local"), packets(home, "sent_packets", "remote")
+
+    before = figures()
+    work()
+    after = figures()
+    grown = [[name for name in new if new[name] > old.get(name, 0)] for old, new in zip(before, after, strict=True)]
+    assert all(len(names) <= 1 for names in grown), f"more than one tunnel: {grown}"
+    return "".join(grown[0]), "".join(grown[1])
+
+
+def ask_udp(net: Lab, port: int, own_port: int, answered: bool = True) -> None:
+    """One datagram to the correspondent's echo, and its answer. Unbound: the source is the home address."""
+    with inside(net.nodes["mn"]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", own_port))
+        sock.settimeout(5.0 if answered else 0.3)
+        sock.connect((CORRESPONDENT, port))
+        assert sock.getsockname()[0] == HOME_ADDRESS
+        try:
+            sock.send(b"x")
+            assert sock.recv(10) == b"x"
+            assert answered
+        except (TimeoutError, PermissionError):
+            assert not answered
+
+
+@contextmanager
+def echo(net: Lab, *ports: int) -> Iterator[None]:
+    with inside(net.nodes["cn"]):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ECHO, CORRESPONDENT, *map(str, ports)], stdout=subprocess.PIPE, text=True
+        )
+    try:
+        assert process.stdout
+        assert process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def check_flows() -> None:
+    """Register over both paths; every flow stays on one tunnel, both ways; a lost path, its return, the home agent's death."""
+    with lab() as net:
+        home, mobile = net.home_agent(), net.mobile_node()
+        bound(home, 2)
+        used(mobile, 2)
+        assert ping(net, "cn", HOME_ADDRESS), "proxy ARP on the home link, tunnel, and back"
+        assert not ping(net, "cn", HOME_ADDRESS, "-M", "do", "-s", "1470"), "too big for the tunnel"
+        assert "mtu 1480" in net.command("cn", "ip", "route", "get", HOME_ADDRESS), "the home agent told the correspondent"
+        with echo(net, UDP_PORT):
+            ways = [taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT, port)) for port in range(41_000, 41_024)]
+            assert all(there == back for there, back in ways), f"another tunnel on the way back: {ways}"
+            assert {there for there, _ in ways} == {care_of(0), care_of(1)}
+
+            # Several connections at once, so that both tunnels have some.
+            pairs = [opened(net, "mn", "cn", CORRESPONDENT, port=TCP_PORT + number, mptcp=(False, False))
+                     for number in range(4)]  # type: ignore[arg-type]  # fmt: skip
+            back = opened(net, "cn", "mn", HOME_ADDRESS, port=TCP_PORT + 9, mptcp=(False, False))  # type: ignore[arg-type]
+            for pair in (*pairs, back):
+                assert HOME_ADDRESS in (pair.client.names[0][0], pair.client.names[1][0])
+                go_on(pair, 200_000)
+
+            stay = next(port for port, way in zip(range(41_000, 41_024), ways, strict=True) if way[0] == care_of(0))
+            move = next(port for port, way in zip(range(41_000, 41_024), ways, strict=True) if way[0] == care_of(1))
+            net.command("mn", "ip", "link", "set", "mn-p1", "down")
+            used(mobile, 1)
+            bound(home, 1)
+            for pair in (*pairs, back):
+                go_on(pair, 200_000)
+            for port in (stay, move):
+                assert taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT, port)) == (care_of(0), care_of(0))
+
+            net.command("mn", "ip", "link", "set", "mn-p1", "up")
+            net.command("mn", "ip", "route", "add", "default", "via", "10.2.0.1", "table", "101")
+            bound(home, 2)
+            used(mobile, 2)
+            assert taken(mobile, home, lambda: ask_udp(net, UDP_PORT, stay)) == (care_of(0), care_of(0))
+            assert taken(mobile, home, lambda: ask_udp(net, UDP_PORT, move)) == (care_of(1), care_of(1))
+
+            check_restart(net, home, pairs[0])
+            for pair in (*pairs, back):
+                go_on(pair, 100_000)
+                close(pair)
+        problems = [row for agent in (home, mobile) for row in agent.events() if row["event"].startswith(("failed", "defect"))]
+        assert problems == []
+        check_end(net, home, mobile)
+
+
+def check_restart(net: Lab, home: Agent, pair: Any) -> None:
+    """Killed and started again, the home agent has its bindings: nobody registers, and packets flow."""
+    requests = len(home.events("registration"))
+    before = [(row["bid"], row["care_of_address"]) for row in home.ask("bindings")["bindings"]]
+    home.end(signal.SIGKILL)
+    home.start()
+    assert [(row["bid"], row["care_of_address"]) for row in home.ask("bindings")["bindings"]] == before
+    go_on(pair, 200_000)
+    assert len(home.events("registration")) == requests, "the bindings came from the disk"
+    assert ping(net, "cn", HOME_ADDRESS)
+
+
+def check_end(net: Lab, home: Agent, mobile: Agent) -> None:
+    """After SIGTERM nothing is left: no rule, route, address, interface, neighbour; parameters are what they were."""
+    mobile.end()
+    home.end()
+    for node in ("mn", "ha"):
+        assert net.command(node, "nft", "list", "ruleset") == ""
+        left = net.command(node, "ip", "rule") + net.command(node, "ip", "route", "show", "table", "all")
+        left += net.command(node, "ip", "address") + net.command(node, "ip", "neighbour", "show", "proxy")
+        assert HOME_ADDRESS not in left
+        assert "mip" not in left
+        assert "proto 202" not in left, left
+    assert net.command("mn", "sysctl", "-n", "net.ipv4.conf.mn-p0.arp_ignore").strip() == "0"
+
+
+def check_policy() -> None:
+    """Flow bindings that the mobile node sends: each flow on its tunnel in both directions, by preference, or dropped."""
+    flows = [
+        {"protocol": "udp", "source_port": UDP_PORT, "bids": [2, 1]},
+        {"protocol": "udp", "source_port": UDP_PORT + 1, "bids": [1, 2]},
+        {"protocol": "udp", "source_port": DROPPED_PORT, "drop": True},
+    ]
+    with lab() as net:
+        home, mobile = net.home_agent(), net.mobile_node(exchange_flows=True, flow=flows)
+        bound(home, 2)
+        used(mobile, 2)
+        wanted = [f"{HOME_AGENT} {care_of(1)} bid 2", f"{HOME_AGENT} {care_of(0)} bid 1", "drop"]
+        wait_until(lambda: [row["tunnel"] for row in home.ask("status")["forwarding"][0]["rules"]] == wanted, 10.0, "the rules")
+        with echo(net, UDP_PORT, UDP_PORT + 1, DROPPED_PORT):
+            for port in range(42_000, 42_006):
+                assert taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT, port)) == (care_of(1), care_of(1))
+                assert taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT + 1, port)) == (care_of(0), care_of(0))
+            ask_udp(net, DROPPED_PORT, 42_100, answered=False)
+            assert mobile.ask("status")["packets"]["dropped_by_policy"] >= 1
+            net.command("mn", "ip", "link", "set", "mn-p1", "down")
+            used(mobile, 1)
+            bound(home, 1)
+            assert taken(mobile, home, lambda: ask_udp(net, UDP_PORT, 42_000)) == (care_of(0), care_of(0))
+            net.command("mn", "ip", "link", "set", "mn-p1", "up")
+            net.command("mn", "ip", "route", "add", "default", "via", "10.2.0.1", "table", "101")
+            bound(home, 2)
+            used(mobile, 2)
+            assert taken(mobile, home, lambda: ask_udp(net, UDP_PORT, 42_000)) == (care_of(1), care_of(1))
+
+        # The operator's word comes before it.
+        home.ask("policy", home_address=HOME_ADDRESS, flows=[{"protocol": "udp", "source_port": UDP_PORT, "bids": [1]}])
+        with pytest.raises(Exception, match=r"write either bids or labels"):
+            home.ask("policy", home_address=HOME_ADDRESS, flows=[{"protocol": "udp"}])
+        with echo(net, UDP_PORT):
+            assert taken(mobile, home, lambda: ask_udp(net, UDP_PORT, 42_000)) == (care_of(1), care_of(0))
+        check_spoofed(net, home)
+
+
+def check_spoofed(net: Lab, home: Agent) -> None:
+    """Out of a tunnel of a binding, but not from its home address: dropped and counted (RFC 3024 section 4)."""
+    inner = (
+        struct.pack("!BBHHHBBH", 0x45, 0, 28, 1, 0, 64, 17, 0)
+        + socket.inet_aton("10.33.0.77")
+        + socket.inet_aton(CORRESPONDENT)
+    )
+    inner = inner[:10] + folded(ones_sum(inner)).to_bytes(2, "big") + inner[12:] + struct.pack("!HHHH", 9, 9, 8, 0)
+    with inside(net.nodes["mn"]), socket.socket(socket.AF_INET, socket.SOCK_RAW, 4) as sock:
+        sock.bind((care_of(0), 0))
+        sock.sendto(inner, (HOME_AGENT, 0))
+    wait_until(lambda: home.ask("status")["packets"]["not_of_a_binding"] == 1, 5.0, "the packet is dropped and counted")
+
+
+FOREIGN_AGENT, VISITED = "10.9.0.1", "10.9.0.0/24"
+
+
+def check_foreign_agent() -> None:
+    """Without an address on the visited link: discovery, registration through the agent, delivery, reverse tunnel; and home."""
+    with lab(0) as net:
+        net.nodes["fa"] = stub = new_namespace()
+        net.command("fa", "ip", "link", "set", "lo", "up")
+        net.pair("fa", "fa-0", "10.8.0.2", "gw", "gw-fa", "10.8.0.1")
+        net.command("fa", "ip", "route", "add", "default", "via", "10.8.0.1")
+        net.pair("mn", "mn-p0", "10.9.0.99", "fa", "fa-1", FOREIGN_AGENT)
+        net.command("mn", "ip", "address", "flush", "dev", "mn-p0")
+        home = net.home_agent()
+        agent = net.agent("fa", "foreign-agent", {
+            "care_of_address": "10.8.0.2", "advertisement_interval_s": 1.0, "advertisement_lifetime_s": 3,
+            "link": [{"interface": "fa-1", "address": FOREIGN_AGENT}],
+        })  # fmt: skip
+        net.paths = 1
+        mobile = net.mobile_node(p0={"foreign_agent": True}, multipath=False)
+        bound(home, 1)
+        wait_until(lambda: agent.ask("bindings")["bindings"], 10.0, "the visitor is there")
+        wait_until(lambda: mobile.ask("status")["forwarding"], 10.0, "the mobile node uses the agent")
+        assert home.ask("bindings")["bindings"][0]["care_of_address"] == "10.8.0.2"
+        assert ping(net, "cn", HOME_ADDRESS)
+        transfer(net, "mn", "cn", CORRESPONDENT, 500_000)
+        transfer(net, "cn", "mn", HOME_ADDRESS, 500_000, port=TCP_PORT + 1)
+        row = agent.ask("status")["tunnels"][0]
+        assert row["sent_bytes"] > 500_000, "reverse tunnel"
+        assert row["received_bytes"] > 500_000
+        problems = [
+            row for one in (home, agent, mobile) for row in one.events() if row["event"].startswith(("failed", "defect"))
+        ]
+        assert problems == []
+        for one in (mobile, agent, home):
+            one.end()
+        for node in ("fa", "ha"):
+            assert net.command(node, "nft", "list", "ruleset") == ""
+            assert net.command(node, "sysctl", "-n", "net.ipv4.ip_forward").strip() == "0"
+        assert HOME_ADDRESS not in net.command("fa", "ip", "neighbour") + net.command(
+            "fa", "ip", "route", "show", "table", "all"
+        )
+        os.close(stub)
+
+
+def check_home_agent_store() -> None:
+    """A damaged file: one line and no start."""
+    with lab(1) as net:
+        (net.folder / "ha.sqlite").write_bytes(b"no database" * 100)
+        with pytest.raises(RuntimeError, match=r"ha\.sqlite: cannot be used: .*move it away"):
+            net.home_agent()
+        digest = hashlib.sha256((net.folder / "ha.sqlite").read_bytes()).hexdigest()
+        assert digest == hashlib.sha256(b"no database" * 100).hexdigest(), "it is left as it was"
+
+
+@pytest.mark.parametrize("encapsulation", ["ipip", "gre", "udp"])
+def test_tunnel(encapsulation: str) -> None:
+    run_check(__name__, "tunnel", encapsulation)
+
+
+@pytest.mark.parametrize("check", ["kernel_backend", "flows", "policy", "foreign_agent", "home_agent_store"])
+def test_mobileip_kernel(check: str) -> None:
+    run_check(__name__, check)
+
+
+if __name__ == "__main__":
+    globals()[f"check_{sys.argv[1]}"](*sys.argv[2:])
