@@ -70,7 +70,7 @@ def test_every_changed_octet_under_the_authenticator_is_131_or_silence() -> None
     assert bench.bids == [1]
 
 
-@pytest.mark.parametrize("suffix", ["9a01ffff", "63020000", "2004000003e8", "22060000100000"])
+@pytest.mark.parametrize("suffix", ["9a01ffff", "63020000", "2004000003e8", "2206000010000000"])
 def test_octets_that_somebody_puts_behind_a_request_do_not_spoil_the_request_itself(suffix: str) -> None:
     """What cannot be read: silence; an authenticator of a foreign agent that is not one: 132. The request stays new."""
     bench = Bench()
@@ -79,7 +79,7 @@ def test_octets_that_somebody_puts_behind_a_request_do_not_spoil_the_request_its
     if suffix.startswith("20"):
         assert bench.bids == [1]  # another extension 32 behind the first has no meaning
         return
-    assert reply is None or reply.code == 132
+    assert (reply.code if reply else None) == (132 if suffix.startswith("22") else None)
     assert not of(bench.actions, Store)
     again = reply_in(bench.send(good))
     assert again is not None

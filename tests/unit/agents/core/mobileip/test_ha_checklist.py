@@ -263,6 +263,25 @@ def test_33_overwrite_replaces_all_bindings_by_one_and_forgets_their_flows() -> 
     assert rules(bench) == {}
 
 
+def test_33_overwrite_forgets_the_flows_of_bindings_that_had_gone_before() -> None:
+    bench = Bench()
+    two_bindings(bench)
+    bench.register(LTE, multipath(2), forward(HTTP, 1))
+    bench.register(LTE, multipath(2), lifetime_s=0)
+    assert rules(bench) == {HTTP: 1}
+    bench.register(WLAN, multipath(1, overwrite=True))
+    assert rules(bench) == {}
+
+
+def test_the_same_forwarding_is_not_said_twice() -> None:
+    bench = Bench()
+    two_bindings(bench)
+    bench.register(WLAN, multipath(1), forward(HTTP, 1))
+    assert rules(bench) == {HTTP: 1}
+    bench.register(LTE, multipath(2), forward(HTTP, 1))
+    assert not of(bench.actions, Forwarding)
+
+
 def test_34_tunnels_are_equal_links() -> None:
     bench = Bench()
     two_bindings(bench)

@@ -148,6 +148,13 @@ def test_code_132_for_a_foreign_agent_that_shares_nothing_with_us() -> None:
     assert relayed(bench, bench.signed(FA, flags=FA_FLAGS)) == 0
 
 
+def test_code_132_also_for_a_co_located_care_of_address_behind_the_foreign_agent() -> None:
+    bench = Bench(WITH_FA)
+    assert relayed(bench, bench.signed(WLAN)) == 132
+    assert relayed(bench, sign_as_foreign_agent(bench.signed(WLAN))) == 0
+    assert bench.register(WLAN).code == 0
+
+
 def test_deregistration_by_a_foreign_agent_needs_no_authenticator_of_its_own() -> None:
     bench = Bench(WITH_FA)
     assert relayed(bench, sign_as_foreign_agent(bench.signed(FA, flags=FA_FLAGS))) == 0
@@ -203,10 +210,11 @@ def test_all_254_bids_fit() -> None:
     assert bench.bids == list(range(1, 255))
 
 
+@pytest.mark.parametrize("home_agent", [None, HA])
 @pytest.mark.parametrize("destination", ["255.255.255.255", "10.64.0.255"])
-def test_code_136_when_a_home_agent_is_asked_for_by_broadcast(destination: str) -> None:
+def test_code_136_when_a_home_agent_is_asked_for_by_broadcast(destination: str, home_agent: str | None) -> None:
     bench = Bench()
-    reply = bench.register(home_agent=destination, destination=destination)
+    reply = bench.register(home_agent=home_agent or destination, destination=destination)
     assert (reply.code, reply.home_agent) == (136, HA)
     assert of(bench.actions, SendMessage)[0].source == HA
 
@@ -248,6 +256,11 @@ def test_code_142_when_udp_is_needed_and_not_offered() -> None:
     reply = bench.register(WLAN, UdpTunnelRequest())
     assert reply.code == 0
     assert reply.extensions[0] == UdpTunnelReply(64, False, 0)
+
+
+def test_no_142_for_a_foreign_agent_that_only_relays() -> None:
+    bench = Bench(config(udp_tunnel=False))
+    assert bench.register(WLAN, UdpTunnelRequest(registration_required=True), source=FA).code == 0
 
 
 @pytest.mark.parametrize("inside", [47, 55])

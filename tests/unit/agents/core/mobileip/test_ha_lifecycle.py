@@ -15,6 +15,7 @@ from agents.core.mobileip.actions import (
     SendMessage,
     Store,
 )
+from agents.core.mobileip.flows import Label
 from agents.core.mobileip.home_agent_config import ForeignAgentEntry
 from agents.core.mobileip.security import SecurityAssociation
 from agents.core.mobileip.selection import StaticFlow
@@ -166,6 +167,16 @@ def test_another_encapsulation_of_the_same_binding_has_no_moment_with_both_tunne
     assert order == [Forwarding, CloseTunnel, OpenTunnel, Forwarding, SendMessage, Log]
     assert of(bench.actions, OpenTunnel)[0].tunnel.encapsulation is Encapsulation.GRE
     assert of(bench.actions, Forwarding)[1].shares[0][0].encapsulation is Encapsulation.GRE
+
+
+def test_forwarding_comes_back_also_when_the_reopened_tunnel_has_no_part_in_it() -> None:
+    both = frozenset((Encapsulation.IP_IN_IP, Encapsulation.GRE))
+    cheap_first = node(selection="priority", labels={2: Label(cost=9)})
+    bench = Bench(config(cheap_first, encapsulations=both))
+    bench.register(WLAN, multipath(1, 1))
+    bench.register(LTE, multipath(2, 2), flags=RequestFlag.DECAPSULATION_BY_MN)
+    bench.register(LTE, multipath(2, 2), flags=RequestFlag.DECAPSULATION_BY_MN | RequestFlag.GRE)
+    assert [[tunnel.remote for tunnel, _ in item.shares] for item in of(bench.actions, Forwarding)] == [[], [WLAN]]
 
 
 def test_the_tunnel_starts_at_the_address_that_the_mobile_node_uses() -> None:

@@ -82,6 +82,14 @@ def test_the_order_of_flow_sets_survives() -> None:
     assert forwarding_in(bench.actions).rules == newest.rules
 
 
+def test_sets_that_come_after_a_restart_are_newer_than_those_before_it() -> None:
+    bench = full()
+    bench.restart()
+    bench.register(WLAN, multipath(1), UdpTunnelRequest(), forward(HTTP, 1, 2), source="192.0.2.1", port=5000)
+    newest = forwarding_in(bench.actions)
+    assert forwarding_in(bench.restart()).rules == newest.rules
+
+
 def test_a_mobile_node_that_is_not_configured_any_more_is_forgotten() -> None:
     bench = full()
     bench.config = config(node(home_address="10.64.0.60"))
