@@ -101,7 +101,8 @@ class MobileNode:
         if not self._node.started:
             return None
         times = mobile_node_machine.deadlines(self._node)
-        times += [min(route.probe_due_s, route.probe_overdue_s) for route in self._node.routes.values()]
+        times += [route.probe_overdue_s for route in self._node.routes.values()]
+        times += [route.probe_due_s for route in self._node.bound()]
         times += self._node.draining.values()
         earliest_s = min(times, default=NEVER)
         return None if earliest_s == NEVER else earliest_s
@@ -116,20 +117,18 @@ class MobileNode:
 
     def deregister(self, interface: str | None, now: Now) -> list[Action]:
         """Take the binding of an interface away, or (None) all at once by one request with B. Raises KeyError."""
-        self._node.rejoining = False
+        for route in self._named(interface):
+            route.held = True
+            if interface is not None:
+                mobile_node_machine.feed(self._node, route, Event.LEAVE, now)
         if interface is None:
             mobile_node_machine.leave_all(self._node, now)
-        for route in self._named(interface) if interface is not None else ():
-            route.held = True
-            mobile_node_machine.feed(self._node, route, Event.LEAVE, now)
         return self._finish(now)
 
     def set_policy(self, flows: Sequence[StaticFlow], now: Now) -> list[Action]:
         """Another flow policy. Raises ValueError for one that cannot be said on the wire."""
         self._node.flows = checked(flows)
         self._node.logs.append(Log("policy", {"flows": len(self._node.flows)}))
-        if not self._node.flows:
-            mobile_node_machine.forget_policy(self._node, now)
         return self._finish(now)
 
     def handover(self, interface: str, now: Now) -> list[Action]:

@@ -36,7 +36,7 @@ def settle(node: Node, now: Now) -> None:
     """Bring every interface to where link, addresses and wishes want it; tell the home agent what has changed; send."""
     if not node.started:
         return
-    _rejoin(node)
+    _forget_policy(node, now)
     for _ in range(_ROUNDS_MAX):
         if not node.multipath:
             choose_active(node, now.monotonic_s)
@@ -63,28 +63,21 @@ def _settle_route(node: Node, route: Route, now: Now) -> bool:
 
 
 def leave_all(node: Node, now: Now) -> None:
-    """Deregister every binding by one request with B; the interfaces stay away until they are not held any more."""
+    """Deregister every binding by one request with B."""
     leader = min(node.bound(), key=lambda route: (not route.validated, route.bid), default=None)
-    for route in node.routes.values():
-        route.held = True
     if leader is not None:
         feed(node, leader, Event.LEAVE, now)
         if leader.exchange is not None:
             leader.exchange.bulk = node.multipath
 
 
-def forget_policy(node: Node, now: Now) -> None:
+def _forget_policy(node: Node, now: Now) -> None:
     """No flow binding in a request means "as before": without policy the home agent is only when all bindings have gone."""
-    if any(route.flows_told for route in node.bound()):
+    if node.rejoining:
+        node.rejoining = any(route.state is State.DEREGISTERING for route in node.routes.values())
+    elif node.flows_remote and not node.flows and node.multipath and node.bound():
         node.rejoining = True
         leave_all(node, now)
-
-
-def _rejoin(node: Node) -> None:
-    if node.rejoining and not any(route.state is State.DEREGISTERING for route in node.routes.values()):
-        node.rejoining = False
-        for route in node.routes.values():
-            route.held = False
 
 
 def expect_leftovers(node: Node, now: Now) -> None:

@@ -120,6 +120,7 @@ def _accepted(node: Node, route: Route, exchange: Exchange, reply: Reply, protec
         _bind(node, route, exchange, reply, protected, now)
     else:
         route.remote_until_s = -NEVER
+        node.flows_remote = node.flows_remote and not exchange.bulk
     machine.feed(node, route, Event.ACCEPTED, now)
     if exchange.purpose is Purpose.REGISTER:
         _spread(node, route, exchange, now)

@@ -47,7 +47,7 @@ def situation(node: Node, route: Route) -> tuple[Event, CareOf | None]:
     found = care_of(node, route)
     if found is None:
         return Event.LINK, None
-    if route.held or any(is_home(node, other) and link_is_up(other) for other in node.routes.values()):
+    if route.held or node.rejoining or any(is_home(node, other) and link_is_up(other) for other in node.routes.values()):
         return Event.STANDBY, found
     if not node.multipath and not _is_wanted(node, route):
         return Event.STANDBY, found

@@ -182,6 +182,8 @@ class Node:
     challenger_since_s: float = 0.0
     rejoining: bool = False
     """All bindings go, and come again without flow policy."""
+    flows_remote: bool = False
+    """Since the last time that no binding was left, the home agent may have been told of flows."""
     choice: Choice = NO_CHOICE
     forwarding: Forwarding | None = None
     opened: dict[tuple[str, str, int], Tunnel] = field(default_factory=dict)

@@ -250,11 +250,14 @@ class World:
         delay_s = self.draw.uniform(0.002, 2 * self.weather.delay_max_s)
 
         def result() -> None:
-            known = self.agent is not None and any(item["bid"] == probe.bid for item in self.agent.bindings())
+            known = any(bid in (0, probe.bid) and self._leads_to(care_of, probe) for bid, care_of in self.of_agent())
             good = not lost and known and self._works(probe.tunnel.interface) and delay_s < probe.timeout_s
             self.perform("mn", self.node.probe_result(probe.bid, delay_s * 1000 if good else None, self.time("mn")))
 
         self.later(min(delay_s, probe.timeout_s), result)
+
+    def _leads_to(self, care_of: str, probe: Probe) -> bool:
+        return care_of in (probe.tunnel.local, probe.tunnel.remote)
 
     # -- what both ends think -------------------------------------------------------------------------------------------
     def of_node(self) -> set[tuple[int, str]]:
@@ -280,7 +283,10 @@ class Disagreement:
         if world.agent is None:
             return
         node, agent = world.of_node(), world.of_agent()
-        alone = {("mn", *item) for item in node - agent} | {("ha", *item) for item in agent - node}
+        # While the mobile node asks for a binding, the home agent may grant it again and again before a reply arrives.
+        asking = {0 if item["bid"] and not world.node.status()["multipath"] else item["bid"]
+                  for item in world.node.status()["interfaces"] if item["state"] in ("registering", "refreshing")}  # fmt: skip
+        alone = {("mn", *item) for item in node - agent} | {("ha", *item) for item in agent - node if item[0] not in asking}
         self._since = {item: self._since.get(item, world.now_s) for item in alone}
         for item, since_s in self._since.items():
             assert world.now_s - since_s <= self.limit_s, f"{item} since {since_s}, now {world.now_s}"
