@@ -142,6 +142,12 @@ def test_code_132_without_or_with_a_wrong_authenticator_of_the_foreign_agent() -
     assert relayed(bench, sign_as_foreign_agent(bench.signed(FA, flags=FA_FLAGS))) == 0
 
 
+@pytest.mark.parametrize(("source", "care_of"), [(FA, "10.9.9.9"), ("192.0.2.1", FA)])
+def test_a_foreign_agent_is_known_by_the_source_or_by_the_care_of_address(source: str, care_of: str) -> None:
+    bench = Bench(WITH_FA)
+    assert bench.register(care_of, flags=FA_FLAGS, source=source).code == 132
+
+
 def test_code_132_for_a_foreign_agent_that_shares_nothing_with_us() -> None:
     bench = Bench()
     assert relayed(bench, sign_as_foreign_agent(bench.signed(FA, flags=FA_FLAGS))) == 132
