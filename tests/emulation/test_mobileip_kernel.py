@@ -463,6 +463,72 @@ def check_foreign_agent() -> None:
         os.close(stub)
 
 
+def check_home() -> None:
+    """Away, home, away: a connection opened at a visited network lives on; at home there is no tunnel."""
+    with lab(1) as net:
+        gw = lambda *words: net.command("gw", "ip", *words)  # noqa: E731
+        gw("link", "add", "home", "type", "bridge")
+        gw("address", "flush", "dev", "gw-ha")
+        gw("address", "add", "10.33.0.1/24", "dev", "home")
+        gw("link", "set", "gw-ha", "master", "home")
+        gw("link", "set", "home", "up")
+        net.pair("mn", "mn-p1", "10.33.0.50", "gw", "gw-p1", "10.99.0.1")
+        gw("address", "flush", "dev", "gw-p1")
+        gw("link", "set", "gw-p1", "master", "home")
+        net.command("mn", "ip", "link", "set", "mn-p1", "down")
+        net.paths = 2
+        home, mobile = net.home_agent(), net.mobile_node(home_gateway="10.33.0.1")
+        bound(home, 1)
+        used(mobile, 1)
+        pair = opened(net, "mn", "cn", CORRESPONDENT, port=TCP_PORT, mptcp=(False, False))  # type: ignore[arg-type]
+        go_on(pair, 200_000)
+        for _ in range(2):
+            net.command("mn", "ip", "link", "set", "mn-p1", "up")
+            wait_until(lambda: mobile.ask("status")["at_home"] == "mn-p1", 15.0, "the mobile node is at home")
+            bound(home, 0)
+            wait_until(lambda: not mobile.ask("status")["tunnels"], 10.0, "no tunnel")
+            assert home.ask("status")["defended"] == []
+            go_on(pair, 200_000)
+            assert ping(net, "cn", HOME_ADDRESS)
+            own = net.command("mn", "ip", "-br", "link", "show", "dev", "mn-p1").split()[2]
+            assert own in gw("neighbour", "show", HOME_ADDRESS), "the home link knows where the address is"
+            assert ping(net, "ha", HOME_ADDRESS), "as a neighbour of the home agent"
+            net.command("mn", "ip", "link", "set", "mn-p1", "down")
+            bound(home, 1)
+            used(mobile, 1)
+            go_on(pair, 200_000)
+            assert ping(net, "cn", HOME_ADDRESS)
+        close(pair)
+        problems = [row for one in (home, mobile) for row in one.events() if row["event"].startswith(("failed", "defect"))]
+        assert problems == []
+        mobile.end()
+        home.end()
+
+
+def check_nat() -> None:
+    """Behind a NAT: UDP tunnels, made because the home agent sees another source; several at once."""
+    with lab() as net:
+        net.command("gw", "nft", "add table ip nat")
+        net.command("gw", "nft", "add chain ip nat post { type nat hook postrouting priority 100; }")
+        net.command("gw", "nft", "add rule ip nat post ip saddr { 10.1.0.0/24, 10.2.0.0/24 } oifname gw-ha masquerade")
+        home, mobile = net.home_agent(), net.mobile_node(nat_traversal=True)
+        bound(home, 2)
+        used(mobile, 2)
+        rows = home.ask("status")["tunnels"]
+        assert {(row["encapsulation"], row["remote"]) for row in rows} == {("udp", "10.33.0.1")}
+        assert len({row["remote_port"] for row in rows}) == 2
+        assert ping(net, "cn", HOME_ADDRESS)
+        transfer(net, "mn", "cn", CORRESPONDENT, 500_000)
+        transfer(net, "cn", "mn", HOME_ADDRESS, 500_000, port=TCP_PORT + 1)
+        with echo(net, UDP_PORT):
+            for port in range(41_000, 41_012):
+                ask_udp(net, UDP_PORT, port)
+        mobile.ask("deregister")
+        bound(home, 0)
+        problems = [row for one in (home, mobile) for row in one.events() if row["event"].startswith(("failed", "defect"))]
+        assert problems == []
+
+
 def check_home_agent_store() -> None:
     """A damaged file: one line and no start."""
     with lab(1) as net:
@@ -478,7 +544,7 @@ def test_tunnel(encapsulation: str) -> None:
     run_check(__name__, "tunnel", encapsulation)
 
 
-@pytest.mark.parametrize("check", ["kernel_backend", "flows", "policy", "foreign_agent", "home_agent_store"])
+@pytest.mark.parametrize("check", ["kernel_backend", "flows", "policy", "foreign_agent", "home", "nat", "home_agent_store"])
 def test_mobileip_kernel(check: str) -> None:
     run_check(__name__, check)
 

@@ -19,13 +19,13 @@ class StateFile:
     """Rows (table, key) -> value. What `save` has returned from is there after SIGKILL, and after a loss of power as well.
 
     power_safe: wait for the disk in every transaction; without it the newest rows may be lost with the power, never with the
-    process. Raises StoreError.
+    process. timeout_s: how long another process may hold the file. Raises StoreError.
     """
 
-    def __init__(self, path: str, *, power_safe: bool = True) -> None:
+    def __init__(self, path: str, *, power_safe: bool = True, timeout_s: float = 5.0) -> None:
         self._path = path
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=timeout_s)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
