@@ -7,11 +7,12 @@ from agents.core.mobileip import mobile_node_requests as requests
 from agents.core.mobileip.actions import AtHome, Log, Now
 from agents.core.mobileip.discovery import Finding
 from agents.core.mobileip.mobile_node_situation import choose_active, judge_signal, link_is_up, situation
-from agents.core.mobileip.mobile_node_state import NEVER, Node, Purpose, Route, Withdrawal
+from agents.core.mobileip.mobile_node_state import NEVER, Exchange, Node, Purpose, Route, Withdrawal
 from agents.core.mobileip.registration_states import TABLE, Effect, Event, State
 
 DEAD_WAIT_S: Final = 2.0
 """After a path was found dead for the first time it is tried again after so long; doubles."""
+DEREGISTER_TRIES: Final = 3
 _WITHOUT_BINDING: Final = frozenset((State.DETACHED, State.DISCOVERING, State.IDLE))
 _ROUNDS_MAX: Final = 8
 """Changes of one interface can change what is wanted of another; more rounds than that would be a fault of the table."""
@@ -72,12 +73,22 @@ def leave_all(node: Node, now: Now) -> None:
 
 
 def _forget_policy(node: Node, now: Now) -> None:
-    """No flow binding in a request means "as before": without policy the home agent is only when all bindings have gone."""
+    """A set of flows is replaced by the next set of the same BID only: no set, or no such binding any more, means "as before".
+
+    So that flows which are not wanted any more go, all bindings go and come again.
+    """
     if node.rejoining:
         node.rejoining = any(route.state is State.DEREGISTERING for route in node.routes.values())
-    elif node.flows_remote and not node.flows and node.multipath and node.bound():
+    elif node.multipath and node.bound() and _stale_flows(node):
         node.rejoining = True
         leave_all(node, now)
+
+
+def _stale_flows(node: Node) -> bool:
+    wanted = {flow.selector for flow in node.flows}
+    asking = (State.REGISTERED, State.REFRESHING, State.REGISTERING)
+    lost = [route for route in node.routes.values() if not node.flows or route.state not in asking]
+    return any(route.flows_remote - wanted for route in lost)
 
 
 def expect_leftovers(node: Node, now: Now) -> None:
@@ -228,12 +239,7 @@ def handle_deadlines(node: Node, now: Now) -> None:
             node.logs.append(Log("binding-expired", {"interface": route.name, "bid": route.bid}))
             feed(node, route, Event.EXPIRED, now)
         exchange = route.exchange
-        if (
-            exchange is not None
-            and exchange.tries
-            and exchange.due_s <= now_s
-            and not exchange.tries % node.config.attempts_max
-        ):
+        if exchange is not None and exchange.tries and exchange.due_s <= now_s and not exchange.tries % _round(node, exchange):
             node.logs.append(Log("no-reply", {"interface": route.name, "tries": exchange.tries}))
             feed(node, route, Event.SILENT, now)
         if route.avoid_until_s <= now_s:
@@ -243,6 +249,12 @@ def handle_deadlines(node: Node, now: Now) -> None:
             feed(node, route, Event.WAITED, now)
         if route.state is State.REGISTERED and route.binding is not None and route.binding.refresh_s <= now_s:
             _refresh(node, route, now)
+
+
+def _round(node: Node, exchange: Exchange) -> int:
+    """So many requests, then something else is tried; a binding that shall go can be withdrawn by another interface."""
+    limit = node.config.attempts_max
+    return min(limit, DEREGISTER_TRIES) if exchange.purpose is Purpose.DEREGISTER else limit
 
 
 def _refresh(node: Node, route: Route, now: Now) -> None:

@@ -120,7 +120,9 @@ def _accepted(node: Node, route: Route, exchange: Exchange, reply: Reply, protec
         _bind(node, route, exchange, reply, protected, now)
     else:
         route.remote_until_s = -NEVER
-        node.flows_remote = node.flows_remote and not exchange.bulk
+        if exchange.bulk:
+            for other in node.routes.values():
+                other.flows_remote = frozenset()
     machine.feed(node, route, Event.ACCEPTED, now)
     if exchange.purpose is Purpose.REGISTER:
         _spread(node, route, exchange, now)
@@ -138,7 +140,9 @@ def _bind(node: Node, route: Route, exchange: Exchange, reply: Reply, protected:
     binding.refresh_s = sent_s + lifetime_s * node.config.refresh_fraction
     route.binding = binding
     route.remote_until_s = binding.expires_s
-    route.flows_told = exchange.flows or route.flows_told
+    if exchange.flows:
+        route.flows_told = exchange.flows
+        route.flows_remote = frozenset(flow.selector for flow in exchange.flows if flow.selector is not None)
     heard = tuple(item for item in protected if isinstance(item, FlowBinding))
     for reason in filter(None, map(why_unacceptable, heard)):
         node.logs.append(Log("flow-binding-refused", {"interface": route.name, "reason": reason}))
@@ -174,7 +178,7 @@ def _spread(node: Node, route: Route, exchange: Exchange, now: Now) -> None:
         if exchange.overwrite:
             other.remote_until_s, other.confirmed = -NEVER, False
             node.withdrawals.pop(other.bid, None)
-            other.flows_told = ()
+            other.flows_told, other.flows_remote = (), frozenset()
             if other.bound:
                 machine.feed(node, other, Event.DUE, now)
 

@@ -124,7 +124,7 @@ def _send(node: Node, by: Route, subject: Route, exchange: Exchange, care_of_add
     exchange.due_s = now.monotonic_s + _patience_s(node, exchange.tries)
     if by is subject:
         by.sent_at_s.append(now.monotonic_s)
-    node.flows_remote = node.flows_remote or bool(exchange.flows)
+    subject.flows_remote |= {flow.selector for flow in exchange.flows if flow.selector is not None}
     if request.lifetime_s:
         _note_remote(subject, request, now.monotonic_s)
     care_of = exchange.care_of

@@ -12,7 +12,7 @@ from agents.core.mobileip.mobile_node_config import InterfaceConfig, InterfaceSt
 from agents.core.mobileip.registration_messages import Identifications, Sent
 from agents.core.mobileip.registration_states import BOUND, State
 from agents.core.mobileip.selection import NO_CHOICE, Choice, Measurement, StaticFlow
-from agents.wire.mobileip.values import FlowBinding
+from agents.wire.mobileip.values import FlowBinding, Selector
 
 NEVER = math.inf
 CORRECTIONS_MAX = 5
@@ -109,6 +109,8 @@ class Route:
     # -- flows --------------------------------------------------------------------------------------------------------
     flows_told: tuple[FlowBinding, ...] = ()
     """What the home agent has accepted with this BID."""
+    flows_remote: frozenset[Selector] = frozenset()
+    """Flows that it may have with this BID, also after the binding has gone: a set outlives it."""
     flows_heard: tuple[FlowBinding, ...] = ()
     """What the home agent has sent in its replies."""
     # -- what refusals have taught ------------------------------------------------------------------------------------
@@ -182,8 +184,6 @@ class Node:
     challenger_since_s: float = 0.0
     rejoining: bool = False
     """All bindings go, and come again without flow policy."""
-    flows_remote: bool = False
-    """Since the last time that no binding was left, the home agent may have been told of flows."""
     choice: Choice = NO_CHOICE
     forwarding: Forwarding | None = None
     opened: dict[tuple[str, str, int], Tunnel] = field(default_factory=dict)
