@@ -7,7 +7,7 @@ import pytest
 from agents.core.mobileip.actions import CloseTunnel, Forwarding, Tunnel
 from agents.core.mobileip.mobile_node_config import InterfaceConfig
 from agents.core.mobileip.selection import StaticFlow
-from agents.wire.mobileip import selectors
+from agents.wire.mobileip import codec, selectors
 from agents.wire.mobileip.values import AccessTechnology, FlowAction, FlowBinding, Multipath, Selector
 from tests.unit.agents.core.mobileip.mn_parts import (
     HOME_AGENT,
@@ -16,6 +16,7 @@ from tests.unit.agents.core.mobileip.mn_parts import (
     WLAN,
     WLAN_UP,
     Script,
+    answer,
     asked,
     at,
     logged,
@@ -273,10 +274,7 @@ def test_02_multipath_extension_in_a_reply_has_no_effect() -> None:
     assert [item["bid"] for item in run.node.bindings()] == [1]
 
 
-def test_04_extensions_of_a_reply_behind_the_authenticator_have_no_effect() -> None:
-    from agents.wire.mobileip import codec
-    from tests.unit.agents.core.mobileip.mn_parts import answer
-
+def test_03_extensions_of_a_reply_behind_the_authenticator_have_no_effect() -> None:
     run = script()
     (request,) = run.up(WLAN_UP)
     datagram = answer(request)
