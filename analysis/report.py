@@ -143,7 +143,7 @@ def _in_order(campaign: Campaign, results: list[Result], workloads: list[str]) -
 
 
 RAW_FILES = ("manifest.json", "timeline.jsonl", "metrics.json")
-FIGURES = tuple(f"figures/{name}.{kind}" for name in ("goodput", "dsn") for kind in ("png", "svg"))
+FIGURES = tuple(f"figures/{name}.{kind}" for name in ("goodput", "dsn", "numbers") for kind in ("png", "svg"))
 
 
 def _run_row(result: Result, base: Path, several_workloads: bool) -> dict[str, Any]:
@@ -155,6 +155,7 @@ def _run_row(result: Result, base: Path, several_workloads: bool) -> dict[str, A
         files = [name for name in RAW_FILES if (run.path / name).exists()]
         files += [entry.file for entry in run.captures if (run.path / entry.file).exists()]
         files += [name for name in FIGURES if (run.path / name).exists()]
+        files += [f"figures/{file.name}" for file in sorted((run.path / "figures").glob("event-*.png"))]
         links = [(Path(name).name, quote(f"{relative}/{name}")) for name in files]
     spread = gap_spread([result]) if result.metrics.get("state") == "complete" else gap_spread([])
     verdict = str(m.get("verdict"))

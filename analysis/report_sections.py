@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from analysis.figures import cumulative_figure, gap_figure, side_by_side_figure
 from analysis.html import Picture, keep
 from analysis.parallel import map_parallel
 from analysis.results import Cell, Result, Row
-from analysis.run_figures import StreamPlot, draw_run
+from analysis.run_figures import RunFigures, StreamPlot, draw_run
 from analysis.rundir import Campaign, Json
 
 DISTRIBUTION_FROM = 5
@@ -26,6 +26,12 @@ REPORT_BYTES = 4_000_000
 POINT_BYTES = 14
 """What one segment of a plot and its share of the data ACKs take."""
 POINTS_MIN, POINTS_MAX = 2_000, 20_000
+EVENT_BYTES, OTHER_BYTES = 32_000, 18_000
+"""What a figure around an event takes: of the run that is shown, and a smaller one of another repetition."""
+OTHERS_BYTES = 1_200_000
+"""What the figures of other repetitions may take together; those that find no room are only linked."""
+OPEN_MAX = 8
+"""A scenario with more figures around events than this, of the runs that are shown, has them closed at first."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,21 @@ class GapPicture:
 
 @dataclass
 class Section:
-    """One scenario with all mechanisms and one workload. `drawn`: label and run of each mechanism that has figures."""
+    """One scenario with all mechanisms and one workload. `drawn`: label and run of each mechanism that has figures.
+
+    `cells`: label of each mechanism and all its runs. `closeups`: figures around events, one entry per mechanism.
+    """
 
     scenario: str
     label: str
     pictures: list[Picture]
     repeated: bool
     drawn: list[tuple[str, Result]]
+    cells: list[tuple[str, Sequence[Result]]] = field(default_factory=list)
     plots: list[Json] = field(default_factory=list)
+    closeups: list[Json] = field(default_factory=list)
+    numbers: list[Picture] = field(default_factory=list)
+    opened: bool = True
 
 
 def gap_pictures(campaign: Campaign, matrix: list[Row], workloads: dict[str, str], folder: Path) -> list[GapPicture]:
@@ -122,24 +135,54 @@ def _section(campaign: Campaign, scenario: str, label: str, rows: list[Row], ste
         figure = cumulative_figure(curves, "received by the application")
         pictures.append(keep(figure, received, f"Data received over time by mechanism, {label}"))
     repeated = any(len(cell.results) > 1 for cell in cells)
-    return Section(scenario, label, pictures, repeated, [(text, result) for text, result in chosen if result is not None])
+    drawn = [(text, result) for text, result in chosen if result is not None]
+    return Section(scenario, label, pictures, repeated, drawn, [(labels[cell.mechanism], cell.results) for cell in cells])
 
 
 def draw_runs(results: list[Result], sections: list[Section], taken_bytes: int, base: Path) -> None:
-    """Draw the figures of every run beside its data, and give the sections the plots of the runs they show.
+    """Draw the figures of every run beside its data, and give the sections the plots and figures of the runs they show.
 
     `taken_bytes`: what the report's pictures take. `base`: where the report will be.
     """
     shown = {result.run_id for section in sections for _, result in section.drawn}
-    points = min(max((REPORT_BYTES - taken_bytes) // POINT_BYTES // max(len(shown), 1), POINTS_MIN), POINTS_MAX)
     runs = [(r.run_id, r.run, r.series) for r in results if r.run is not None and r.series is not None]
     if not runs:
         return
     names, *known = zip(*runs, strict=True)
-    drawn = dict(zip(names, map_parallel(draw_run, *known, [points * (name in shown) for name in names]), strict=True))
+    events = [len(run.events) for _, run, _ in runs]
+    taken_bytes += sum(EVENT_BYTES * count for name, count in zip(names, events, strict=True) if name in shown)
+    pictured, left_bytes = [], OTHERS_BYTES
+    for name, count in zip(names, events, strict=True):
+        pictured.append(name in shown or OTHER_BYTES * count <= left_bytes)
+        left_bytes -= 0 if name in shown else OTHER_BYTES * count
+    points = min(max((REPORT_BYTES - taken_bytes) // POINT_BYTES // max(len(shown), 1), POINTS_MIN), POINTS_MAX)
+    figures = map_parallel(draw_run, *known, [points * (name in shown) for name in names], pictured)
+    drawn: dict[str, RunFigures] = dict(zip(names, figures, strict=True))
     for section in sections:
-        plots = [(label, result, drawn.get(result.run_id)) for label, result in section.drawn]
-        section.plots = [_plot(label, section.label, result, plot, base) for label, result, plot in plots if plot is not None]
+        made = [(label, result, drawn.get(result.run_id, RunFigures())) for label, result in section.drawn]
+        section.plots = [_plot(label, section.label, result, f.plot, base) for label, result, f in made if f.plot is not None]
+        section.numbers = [f.numbers for _, _, f in made if f.numbers is not None]
+        of_label = dict(section.cells)
+        closeups = [_closeups(label, result, f, of_label[label], drawn, base) for label, result, f in made if f.closeups]
+        section.closeups = closeups
+        section.opened = sum(len(entry["pictures"]) for entry in closeups) <= OPEN_MAX
+
+
+def _closeups(
+    mechanism: str, result: Result, figures: RunFigures, cell: Sequence[Result], drawn: dict[str, RunFigures], base: Path
+) -> Json:  # fmt: skip
+    """Figures around the events of one mechanism: of the run that is shown, and of its other repetitions."""
+    assert result.run is not None
+    others = []
+    for other in cell:
+        found = drawn.get(other.run_id)
+        if other.run is None or other.run_id == result.run_id or found is None:
+            continue
+        folder = os.path.relpath(other.run.path / "figures", base)
+        files = [file.name for file in sorted((other.run.path / "figures").glob("event-*.png"))]
+        links = [] if found.closeups else [(name, quote(f"{folder}/{name}")) for name in files]
+        others.append({"repetition": other.run.repetition, "pictures": found.closeups, "links": links})
+    return {"label": mechanism, "repetition": result.run.repetition, "pictures": figures.closeups, "others": others}
 
 
 def _plot(mechanism: str, scenario: str, result: Result, plot: StreamPlot, base: Path) -> Json:

@@ -23,6 +23,7 @@ LEVELS_MAX = 6
 LINE_POINTS = 9.5
 HINTING = 0.93
 """Letters that are fitted to pixels may need more room than the font says."""
+GAP_ALPHA, GAP_TEXT = 0.16, "#A03D00"
 DENSE = 2000
 """More points than this are embedded as a picture in an SVG."""
 
@@ -139,7 +140,7 @@ def draw_gap(
     if gap_s is None or gap_s[0] >= span[1] or gap_s[1] <= span[0]:
         return
     start_s, stop_s = max(gap_s[0], span[0]), min(gap_s[1], span[1])
-    axes.axvspan(start_s, stop_s, color=GAP_COLOUR, alpha=0.16, linewidth=0, zorder=0.5)
+    axes.axvspan(start_s, stop_s, color=GAP_COLOUR, alpha=GAP_ALPHA, linewidth=0, zorder=0.5)
     text = f"gap {length or duration_text(gap_s[1] - gap_s[0])}"
     length_in, scale = text_width_in(text, 8, True) + 0.12, width_in / max(span[1] - span[0], 1e-9)
     x, side, shift = (start_s + stop_s) / 2, "center", 0
@@ -148,7 +149,7 @@ def draw_gap(
         x, side, shift = (stop_s, "left", 4) if right else (start_s, "right", -4)
     axes.annotate(
         text, (x, 0.03), xycoords=("data", "axes fraction"), xytext=(shift, 0), textcoords="offset points", ha=side,
-        va="bottom", fontsize=8, color="#A03D00", fontweight="bold", zorder=6,
+        va="bottom", fontsize=8, color=GAP_TEXT, fontweight="bold", zorder=6,
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
     )  # fmt: skip
 

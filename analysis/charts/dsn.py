@@ -75,7 +75,7 @@ def dsn_figure(
                 f"{parts.count_text(unnamed, 'mark')} without a name" if unnamed else "",
             ],
         )
-        parts.legend_below(figure, [*parts.group_handles(view), *_kind_handles(counts)], WIDTH_IN)
+        parts.legend_below(figure, [*parts.group_handles(view), *kind_handles(counts)], WIDTH_IN)
         return figure
 
 
@@ -91,7 +91,7 @@ def _draw_data(axes: Axes, view: View) -> tuple[parts.ByteUnit, dict[int, int]]:
     top = float(max(end.max(initial=0), acked.max(initial=0), bottom + 1))
     unit = parts.byte_unit(top)
     limits = (low_s, high_s, bottom, top)
-    _draw_acks(axes, ack_x, acked, view.group_of(view.acks)[heard], view, limits, unit)
+    draw_acks(axes, ack_x, acked, view.group_of(view.acks)[heard], view, limits, unit)
     kinds, groups = view.segments["kind"].to_numpy(np.int64)[seen], view.group_of(view.segments)[seen]
     colours = np.array([group.colour for group in view.groups] or ["#000000"])
     if x.size <= BARS_MAX:
@@ -116,7 +116,7 @@ def _draw_data(axes: Axes, view: View) -> tuple[parts.ByteUnit, dict[int, int]]:
     return unit, {kind: int((kinds == kind).sum()) for kind in MARKS}
 
 
-def _draw_acks(
+def draw_acks(
     axes: Axes, x: Floats, acked: Int64s, groups: Int64s, view: View, limits: Limits, unit: parts.ByteUnit
 ) -> None:  # fmt: skip
     """Data ACKs as dashes in the colour of the subflow that carried them, and a line of the highest one so far."""
@@ -137,7 +137,7 @@ def _draw_acks(
             )  # fmt: skip
 
 
-def _kind_handles(counts: dict[int, int]) -> list[Line2D]:
+def kind_handles(counts: dict[int, int]) -> list[Line2D]:
     """Legend entries of the marks, with how many there are."""
     grey = "#333333"
     handles = []

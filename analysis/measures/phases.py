@@ -76,12 +76,21 @@ class Handover:
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
-def gap_around(arrivals_ns: Int64s, event_ns: int, before_ns: int) -> float | None:
+def gap_span(arrivals_ns: Int64s, event_ns: int, before_ns: int) -> tuple[int, int] | None:
     """Longest interval between arrivals that ends after the event and begins at most LEAD_S after it, before `before_ns`."""
     first = max(int(np.searchsorted(arrivals_ns, event_ns, side="right")) - 1, 0)
     last = int(np.searchsorted(arrivals_ns, min(event_ns + LEAD_NS, before_ns), side="right"))
-    intervals = np.diff(arrivals_ns[first : last + 1])
-    return float(intervals.max()) / 1e6 if intervals.size else None
+    near = arrivals_ns[first : last + 1]
+    if near.size < 2:
+        return None
+    longest = int(np.diff(near).argmax())
+    return int(near[longest]), int(near[longest + 1])
+
+
+def gap_around(arrivals_ns: Int64s, event_ns: int, before_ns: int) -> float | None:
+    """Length of `gap_span` in ms."""
+    span = gap_span(arrivals_ns, event_ns, before_ns)
+    return None if span is None else (span[1] - span[0]) / 1e6
 
 
 def find_silence(

@@ -90,7 +90,7 @@ def test_browser_shows_the_matrix_without_complaint(report, tmp_path):
 DRIVER = """
 <pre id="probe"></pre>
 <script>
-const out = {ready: document.querySelectorAll(".dsn-ready").length}, folds = [...document.querySelectorAll("details")];
+const out = {ready: document.querySelectorAll(".dsn-ready").length}, folds = [...document.querySelectorAll("details:not([open])")];
 let waiting = folds.length;
 for (const fold of folds) {
   fold.addEventListener("toggle", () => { if (!--waiting) probe(); });
@@ -148,8 +148,8 @@ PLOTS = ["Stream position over time: TCP", "Data sequence numbers over time: MPT
 def test_each_traced_mechanism_has_a_plot_with_events_gap_and_paths(report):
     """The clock is that of the other figures: 0 at the scenario's start; the gap is the one that was measured."""
     html = report.read_text()
-    assert re.findall(r"<details>\s*<summary>(.*?)</summary>", html) == PLOTS
-    assert not re.findall(r"<details [^>]", html)
+    assert re.findall(r'<details class="plots">\s*<summary>(.*?)</summary>', html) == PLOTS
+    assert not re.findall(r'<details class="plots" [^>]', html)
     tcp, mptcp, _ = Elements(html).plots
     for data in (tcp, mptcp):
         assert data["events"] == [[5.0, "carrier-loss mn-wlan"]]
@@ -161,6 +161,27 @@ def test_each_traced_mechanism_has_a_plot_with_events_gap_and_paths(report):
     assert [group["label"] for group in tcp["groups"]] == ["0 · 10.1.0.100 (wlan)"]
     assert [group["label"].split(" ")[-1] for group in mptcp["groups"]] == ["(wlan)", "(lte)"]
     assert tcp["idsn"] == ""
+
+
+def test_every_event_has_a_figure_that_of_the_shown_run_is_open(outage, report, tmp_path, monkeypatch):
+    cells = re.findall(
+        r'<details class="closeups" open>\s*<summary>(.*?)</summary>(.*?)</details>', report.read_text(), re.DOTALL
+    )
+    labels = ["TCP", "MPTCP, repetition 0", "MPTCP"]
+    assert [name for name, _ in cells] == [f"Packets around the events: {label}" for label in labels]
+    own, others = cells[1][1].split("Other repetitions")
+    assert own.count("<img") == others.count("<img") == 1
+    assert "repetition 1" in others
+    assert cells[0][1].count("<img") == 1
+    for run in ("r-tcp", "r-mptcp-0", "r-mptcp-1", "r-drop"):
+        assert [file.name for file in sorted((outage.parent / run / "figures").glob("event-*.png"))] == ["event-1.png"]
+    monkeypatch.setattr(report_sections, "OTHERS_BYTES", 0)
+    monkeypatch.setattr(report_sections, "OPEN_MAX", 0)
+    assert main(["report", str(outage), "--out", str(outage.parent / "small.html")]) == 0
+    html = (outage.parent / "small.html").read_text()
+    (outage.parent / "small.html").unlink()
+    assert 'class="closeups" open' not in html
+    assert 'Repetition 1: <a href="r-mptcp-1/figures/event-1.png">event-1.png</a>' in html
 
 
 def test_plots_share_what_the_pictures_leave(outage, report, tmp_path, monkeypatch):
