@@ -22,6 +22,8 @@ from agents.core.mobileip.selection import NO_CHOICE, Choice, Path, Settings, St
 from agents.wire.mobileip import codec, selectors
 from agents.wire.mobileip.values import FlowAction, FlowBinding, Selector, SelectorFormat
 
+BID_MAX: Final = 254
+"""0 and 255 are reserved (RFC 7629 section 4.1)."""
 BIDS_MAX: Final = 8
 """Of a flow binding (RFC 7629 section 4.2)."""
 OFFERED_MAX: Final = 48
@@ -197,6 +199,8 @@ def can_be_offered(operator: Sequence[StaticFlow]) -> bool:
 
 def check_operator_policy(operator: Sequence[StaticFlow]) -> None:
     """Raises ValueError for flows that cannot be said in a reply: IPv6, more than eight BIDs, too many."""
+    if any(not 1 <= bid <= BID_MAX for flow in operator for bid in flow.bids):
+        raise ValueError(f"the BIDs of a flow are 1 to {BID_MAX}")
     flows = offered(operator, 1)
     wrong = next((flow for flow in flows if not is_well_formed(flow)), None)
     if wrong is not None or any(flow.selector.version != 4 for flow in operator):

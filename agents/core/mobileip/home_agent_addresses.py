@@ -20,7 +20,7 @@ class HomeAddresses:
         self._free = dict.fromkeys(config.pool)
         by_name = {node.name: node for node in config.mobile_nodes if not node.home_address}
         for name, value in stored.items():
-            address = value.get("home_address")
+            address = value.get("home_address") if isinstance(value, dict) else None
             if name in by_name and address in self._free:
                 self._give(by_name[name], address)
 

@@ -104,6 +104,8 @@ class Admission:
 
     def examine(self, datagram: Datagram, now: Now) -> Verdict | str:
         """What to make of a datagram; a text is the reason why it is discarded without an answer."""
+        if not datagram.source_port or datagram.source == NO_ADDRESS:
+            return "no-return-address"
         claim = self._claim(datagram.data)
         if isinstance(claim, str):
             return claim

@@ -17,7 +17,6 @@ from agents.core.mobileip.registration_codes import Code
 from agents.wire.mobileip import authentication
 from agents.wire.mobileip.values import AccessTechnology, Multipath, RequestFlag, Tunnelled
 
-BID_MAX: Final = 254
 _TECHNOLOGIES: Final = frozenset(AccessTechnology) - {AccessTechnology.RESERVED}
 
 
@@ -63,7 +62,7 @@ def _form(item: Registration) -> Code | None:
 def _is_well_formed(multipath: Multipath, deregisters: bool) -> bool:
     """RFC 7629 section 4.1: values that are permitted, at most one of B and O, no O in a deregistration."""
     return (
-        1 <= multipath.bid <= BID_MAX
+        1 <= multipath.bid <= flows.BID_MAX
         and multipath.label != 0
         and multipath.technology in _TECHNOLOGIES
         and not (multipath.overwrite and (multipath.bulk or deregisters))

@@ -129,6 +129,8 @@ class HomeAgentConfig:
             raise ValueError("a home agent needs an address")
         for text in (*self.addresses, *self.pool, *(node.home_address for node in self.mobile_nodes if node.home_address)):
             ipaddress.IPv4Address(text)
+        if self.home_prefix:
+            ipaddress.IPv4Network(self.home_prefix)
         if not 1 <= self.limits.bindings_per_home <= 254:
             raise ValueError("bindings_per_home must be 1 to 254, the BIDs that exist")
         if not 1 <= self.max_lifetime_s <= INFINITE_LIFETIME_S:

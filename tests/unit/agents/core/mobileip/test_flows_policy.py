@@ -183,6 +183,8 @@ def test_the_operators_flows_are_offered_but_those_by_label() -> None:
     [
         (StaticFlow(Selector(version=6), bids=(1,)),),
         (StaticFlow(HTTP, bids=tuple(range(1, 10))),),
+        (StaticFlow(HTTP, bids=(0,)),),
+        (StaticFlow(HTTP, bids=(255,)),),
         tuple(StaticFlow(Selector(source_port=(port, port)), bids=(1,)) for port in range(1, 50)),
         tuple(
             StaticFlow(Selector(source=("10.0.0.1", "10.0.0.9"), destination=(HOME, f"10.64.1.{n}"), spi=(1, 2)), (1,) * 8)

@@ -181,6 +181,15 @@ def test_nothing_is_ever_raised_by_authentic_messages_with_changed_octets(seed: 
     assert bench.register().code == 0
 
 
+@pytest.mark.parametrize(("source", "port"), [(WLAN, 0), ("0.0.0.0", 434)])
+def test_what_cannot_be_answered_is_silence(source: str, port: int) -> None:
+    bench = Bench()
+    for association in (ASSOCIATION, WRONG):
+        assert not of(bench.send(bench.signed(association=association), source=source, port=port), SendMessage)
+    assert bench.discarded("no-return-address") == 2
+    assert bench.care_ofs == []
+
+
 # -- floods -------------------------------------------------------------------------------------------------------------
 def flood(bench: Bench, forged: bytes, source: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[int], int]:
     """10,000 messages per second for 5 s while the mobile node refreshes: answers to the flood, codes, messages decoded."""

@@ -362,6 +362,7 @@ def test_what_is_shown_of_bindings() -> None:
         {"pool": (HOME,)},
         {"addresses": (HA, HA)},
         {"pool": ("10.64.0.300",)},
+        {"home_prefix": "10.64.0.1/24"},
     ],
 )
 def test_a_configuration_that_contradicts_itself_is_refused(fields: dict[str, object]) -> None:
