@@ -118,6 +118,14 @@ def test_23_bulk_refresh_keeps_all() -> None:
     assert_same(world)
 
 
+def test_23_bulk_refresh_does_not_keep_bindings_of_an_earlier_life() -> None:
+    world = both_attached(bulk_refresh=True)
+    del world.interfaces["lte"]
+    world.restart_node()
+    world.run(LIFETIME_S + SLACK_S)
+    assert world.of_agent() == world.of_node() == {(1, "10.1.0.2")}
+
+
 def test_25_deregistration_of_all() -> None:
     world = both_attached()
     world.perform("mn", world.node.deregister(None, world.time("mn")))
