@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +27,9 @@ from agents.wire.checksum import folded, ones_sum
 from agents.wire.mobileip.values import REGISTRATION_PORT
 from tests.emulation.mobileip_lab import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, Lab, care_of
 from tests.emulation.proxy_lab import is_prefix, opened
-from tests.emulation.test_topologies import run_check
-from topologies.links.netns import inside, new_namespace
+from tests.emulation.test_agents import Transfer, events
+from tests.emulation.test_topologies import built, check_paths, run_check
+from topologies.links.netns import inside, namespace_of, new_namespace
 from topologies.waiting import wait_until
 
 pytestmark = pytest.mark.emulation
@@ -529,6 +531,45 @@ def check_nat() -> None:
         assert problems == []
 
 
+def check_netconf() -> None:
+    """Beside `netconf` in a topology: care-of addresses from DHCP, a network lost and back, one connection."""
+    with built("mobile", {"homes": 1}) as (net, topo), tempfile.TemporaryDirectory() as folder:
+        place = SimpleNamespace(folder=Path(folder), nodes={name: namespace_of(net[name].pid) for name in ("mn", "ha1")})
+        key = {"spi": 256, "key": "00112233445566778899aabbccddeeff"}
+        home = Agent(place, "ha1", "home-agent", {  # type: ignore[arg-type]
+            "addresses": [HOME_AGENT], "home_prefix": "10.33.0.0/24", "home_interface": "ha1-hr1",
+            "state": str(Path(folder) / "ha.sqlite"), "mobile_node": [{"home_address": HOME_ADDRESS, "multipath": True, **key}],
+        })  # fmt: skip
+        mobile = Agent(place, "mn", "mobile-node", {  # type: ignore[arg-type]
+            "home_address": HOME_ADDRESS, "home_network": "10.33.0.0/24", "home_agent": HOME_AGENT, **key,
+            "congestion_control": "reno",
+            "interface": [{"name": "mn-wlan", "bid": 1}, {"name": "mn-lte", "bid": 2}],
+        })  # fmt: skip
+        bound(home, 2)
+        used(mobile, 2)
+        target = topo.cn_addresses()["ipv4"][0]
+        line = Transfer(net, target, HOME_ADDRESS)
+        line.goes_on()
+        info = net["mn"].run(["ss", "-tin", "src", HOME_ADDRESS])
+        assert " reno " in info, info
+        for _ in range(2):
+            net["mn"].netconf("release", interface="mn-wlan")
+            bound(home, 1)
+            used(mobile, 1)
+            line.goes_on()
+            net["mn"].netconf("acquire", interface="mn-wlan")
+            bound(home, 2)
+            used(mobile, 2)
+            line.goes_on()
+        assert [row for row in events(net) if row["event"] == "failed"] == []
+        problems = [row for one in (home, mobile) for row in one.events() if row["event"].startswith(("failed", "defect"))]
+        assert problems == []
+        line.close()
+        mobile.end()
+        home.end()
+        check_paths(net, topo)
+
+
 def check_home_agent_store() -> None:
     """A damaged file: one line and no start."""
     with lab(1) as net:
@@ -544,7 +585,9 @@ def test_tunnel(encapsulation: str) -> None:
     run_check(__name__, "tunnel", encapsulation)
 
 
-@pytest.mark.parametrize("check", ["kernel_backend", "flows", "policy", "foreign_agent", "home", "nat", "home_agent_store"])
+@pytest.mark.parametrize(
+    "check", ["kernel_backend", "flows", "policy", "foreign_agent", "home", "nat", "netconf", "home_agent_store"]
+)
 def test_mobileip_kernel(check: str) -> None:
     run_check(__name__, check)
 

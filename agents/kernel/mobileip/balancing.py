@@ -7,11 +7,12 @@ that gain or lose it (RFC 2991 section 4; weights as in Schindler and Thaler's r
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from agents.core.mobileip.actions import Tunnel
 
-BUCKETS: Final = 1024
+BUCKETS: Final = 512
 SEED: Final = 0x6D6970
 """Of the hash over a flow's addresses and ports: any number that both ends have."""
 ROUNDS_MAX: Final = 64
@@ -63,6 +64,7 @@ def _weights(shares: Sequence[tuple[Tunnel, int]]) -> list[tuple[tuple[Tunnel, i
     return [(share, 1 if none else max(0, share[1])) for share in shares]
 
 
+@lru_cache(maxsize=1 << 14)
 def _score(name: str, bucket: int, weight: int) -> float:
     if not weight:
         return -1.0

@@ -4,7 +4,6 @@ Every change of a home address is one transaction of nft: there is no moment in 
 needs exists before anything leads to it and goes after everything that did.
 """
 
-import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -13,6 +12,7 @@ from agents.core.mobileip.actions import Balancing, Encapsulation, Forwarding, T
 from agents.core.source_routing import MAIN_TABLE
 from agents.kernel.mobileip import nftables
 from agents.kernel.mobileip.netlink import THROW, UNREACHABLE, MobileNetlink
+from agents.kernel.mobileip.nft import NftError, nft
 from agents.kernel.mobileip.nftables import MARK_MASK, Side, mark_of
 from agents.kernel.mobileip.parameters import Parameters
 from agents.kernel.mobileip.tunnels.manager import Port, Tunnels
@@ -23,29 +23,6 @@ TABLES: Final = range(30_000, 30_000 + 0x1_0000)
 """Routing tables; of a tunnel: TABLES[number]."""
 HOME_TABLE, DELIVER_TABLE = 29_999, 29_998
 UNREACHABLE_METRIC: Final = 0xFFFF_0000
-_NFT_TIMEOUT_S = 30
-
-
-class NftError(OSError):
-    """nft refused; one line with the reason."""
-
-    def __str__(self) -> str:
-        return self.strerror or ""
-
-
-def nft(text: str) -> str:
-    """Have nft carry out a text, as one transaction. Raises NftError."""
-    try:
-        done = subprocess.run(
-            ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError:
-        raise NftError(0, "unsupported: the program nft is not installed (package nftables)") from None
-    except subprocess.TimeoutExpired:
-        raise NftError(0, f"nft does not end within {_NFT_TIMEOUT_S} s") from None
-    if done.returncode:
-        raise NftError(done.returncode, f"nft: {' '.join(done.stderr.split())[:300]}")
-    return done.stdout
 
 
 def unsupported_reason() -> str:
@@ -232,11 +209,8 @@ class Forwarder:
     def counters(self) -> dict[str, int]:
         """Packets dropped: out of a tunnel but of no binding, and by the policy."""
         try:
-            text = subprocess.run(
-                ["nft", "list", "counters", "table", "ip", nftables.TABLE],
-                capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False,
-            ).stdout  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired):
+            text = nft(f"list counters table ip {nftables.TABLE}")
+        except NftError:
             return {}
         words, result, name = text.split(), {}, ""
         for at, word in enumerate(words):
@@ -267,8 +241,8 @@ class HomeAddress:
     are let alone.
     """
 
-    def __init__(self, netlink: MobileNetlink, prefix_length: int) -> None:
-        self._netlink, self._prefix_length = netlink, prefix_length
+    def __init__(self, netlink: MobileNetlink, prefix_length: int, congestion_control: str = "") -> None:
+        self._netlink, self._prefix_length, self._congestion_control = netlink, prefix_length, congestion_control
         self.address = ""
         self.at_home = ""
         """The interface of the home link, while there."""
@@ -294,18 +268,18 @@ class HomeAddress:
             self._set_unbound(False)
             self._netlink.delete_route(HOME_TABLE, "0.0.0.0", 0)
             return
-        self._netlink.set_route(
-            HOME_TABLE, "0.0.0.0", 0, interface=port.device, gateway=port.gateway, source=self.address
-        )  # fmt: skip
+        self._set_route("0.0.0.0", 0, port.device, port.gateway)
         self._set_unbound(True)
 
     def arrive(self, interface: str, network: str, gateway: str) -> None:
         """On the home link: an ordinary host there. `network`: address of the prefix."""
         self.at_home = interface
         self._netlink.add_address(interface, self.address, self._prefix_length)
-        self._netlink.set_route(HOME_TABLE, network, self._prefix_length, interface=interface, source=self.address)
+        self._set_route(network, self._prefix_length, interface)
         if gateway:
-            self._netlink.set_route(HOME_TABLE, "0.0.0.0", 0, interface=interface, gateway=gateway, source=self.address)
+            self._set_route("0.0.0.0", 0, interface, gateway)
+        else:
+            self._netlink.delete_route(HOME_TABLE, "0.0.0.0", 0)
         self._set_unbound(True)
 
     def leave(self, network: str) -> None:
@@ -328,6 +302,12 @@ class HomeAddress:
         self._netlink.flush_routes(range(HOME_TABLE, HOME_TABLE + 1))
         self._netlink.delete_address("lo", self.address)
         self.address = ""
+
+    def _set_route(self, destination: str, length: int, interface: str, gateway: str = "") -> None:
+        self._netlink.set_route(
+            HOME_TABLE, destination, length, interface=interface, gateway=gateway, source=self.address,
+            congestion_control=self._congestion_control,
+        )  # fmt: skip
 
     def _set_unbound(self, on: bool) -> None:
         if on != self._unbound:

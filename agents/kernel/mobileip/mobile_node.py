@@ -38,13 +38,15 @@ class MobileNodeFile:
     core: MobileNodeConfig
     home_gateway: str = ""
     """Router of the home link; "": the one that the interface's default route names."""
+    congestion_control: str = ""
+    """Of TCP connections that use the home address; "": what the namespace has."""
 
 
 def read_config(path: str) -> MobileNodeFile:
     """The configuration in a TOML file. Raises ConfigError."""
     top = config.load(path)
     agent = read.read_agent(top, "mobile-node")
-    gateway = read.address(top, "home_gateway", "")
+    gateway, congestion_control = read.address(top, "home_gateway", ""), top.text("congestion_control", "")
     leave = ("flows", "selection", "settings", "discovery", "nai")
     values = read.scalars(top, MobileNodeConfig, leave)
     discovery, selection = top.table("discovery"), top.table("settings")
@@ -67,7 +69,7 @@ def read_config(path: str) -> MobileNodeFile:
         raise top.error("interface", "is missing: write [[interface]] with name and bid")
     if values["home_address"] == NO_ADDRESS and not values["nai"]:
         raise top.error("home_address", "is missing: write it, or an nai for which the home agent gives one")
-    return MobileNodeFile(agent, read.made(top, MobileNodeConfig, values), gateway)
+    return MobileNodeFile(agent, read.made(top, MobileNodeConfig, values), gateway, congestion_control)
 
 
 def _interface(table: Table) -> InterfaceConfig:
@@ -105,7 +107,7 @@ class MobileNodeDriver(Driver):
         super().__init__(file.agent, core, log, names)
         self.mobile_node, self._file = core, file
         self._network = IPv4Network(file.core.home_network)
-        self._home = HomeAddress(self.netlink, self._network.prefixlen)
+        self._home = HomeAddress(self.netlink, self._network.prefixlen, file.congestion_control)
         self._announcer = Announcer()
         self._probes: Probes | None = None
         self._states: list[InterfaceState] | None = None

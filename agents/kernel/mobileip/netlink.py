@@ -29,6 +29,7 @@ _IPTUN_LINK, _IPTUN_LOCAL, _IPTUN_REMOTE, _IPTUN_TTL = 1, 2, 3, 4
 _GRE_LINK, _GRE_LOCAL, _GRE_REMOTE, _GRE_TTL = 1, 6, 7, 8
 OUTER_TTL: Final = 64
 _SUPPRESS_PREFIX_LENGTH = 14
+_RTA_METRICS, _RTAX_LOCK, _RTAX_CC_ALGO = 8, 1, 16
 
 
 def _pack(*values: tuple[int, bytes]) -> bytes:
@@ -97,6 +98,7 @@ class MobileNetlink(RtNetlink):
         source: str = "",
         kind: int = UNICAST,
         metric: int = 0,
+        congestion_control: str = "",
     ) -> None:
         """A route to a prefix; replaces the one of the same table, prefix and metric. `gateway` needs no route of its own."""
         scope = _SCOPE_LINK if interface and not gateway else _SCOPE_UNIVERSE
@@ -107,6 +109,9 @@ class MobileNetlink(RtNetlink):
         values += [(4, _u32(socket.if_nametoindex(interface)))] if interface else []
         values += [(5, socket.inet_aton(gateway))] if gateway else []
         values += [(7, socket.inet_aton(source))] if source else []
+        if congestion_control:
+            name = congestion_control.encode() + b"\0"
+            values.append((_RTA_METRICS, _pack((_RTAX_LOCK, _u32(1 << _RTAX_CC_ALGO)), (_RTAX_CC_ALGO, name))))
         what = f"route {destination}/{length} dev {interface or '-'} table {table}"
         self._change(_NEWROUTE, _CREATE | _REPLACE, head + _pack(*values), what)
 
