@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from analysis.charts.axes import duration_text
 from analysis.charts.closeup import AFTER_S, Moment, Origin, signal_name, span_around
 from analysis.connections import Reconstruction
 from analysis.connections.model import FIRST, REINJECTION, RETRANSMISSION
@@ -17,8 +18,10 @@ from analysis.measures.pairs import arrivals, shared_flows
 from analysis.measures.phases import gap_span
 from analysis.measures.strays import Strays, find_strays
 
-SHORT_GAP_NS = 40_000_000
-"""A gap not longer than this is no reason to show more than usual: then it is the longest one of what is shown."""
+SHORT_GAP_NS, LONG_GAP_NS = 40_000_000, 200_000_000
+NEAR_NS = 300_000_000
+"""A short gap is no reason to show more than usual, nor is one that begins later than this and is not long: the figure would
+show other things than what happened at the event. Then the longest one of what is shown anyway is shaded."""
 RECOVERED_WITHIN_S = 5.0
 """Until a gap is repaired, but no longer than this after the event, is shown."""
 STRAYS_WITHIN_NS = 2_000_000_000
@@ -30,8 +33,8 @@ def moments(
 ) -> list[Moment]:
     """What to show around each event. `events`: seconds since `zero_ns` and names, ascending; nothing behind `end_s`.
 
-    A gap is that of `handovers` in docs/metrics.md, when it is longer than SHORT_GAP_NS, else the longest one of what is shown
-    anyway; or the time in which nothing came any more.
+    The gap is that of `handovers` in docs/metrics.md, or the time in which nothing came any more; where it is no reason to
+    show more than usual, the longest one of what is shown.
     """
     delivery = deliver(seen)
     arrived_ns = delivery.time_ns
@@ -42,8 +45,13 @@ def moments(
         next_s = events[number + 1][0] if number + 1 < len(events) else end_s
         next_ns = zero_ns + round(next_s * 1e9)
         span = gap_span(arrived_ns, event_ns, next_ns)
-        if span is not None and span[1] - span[0] <= SHORT_GAP_NS:
-            span = gap_span(arrived_ns, event_ns, min(event_ns + round(AFTER_S * 1e9), next_ns))
+        elsewhere = ""
+        if span is not None and not _worth_showing(span, event_ns):
+            shown = gap_span(arrived_ns, event_ns, min(event_ns + round(AFTER_S * 1e9), next_ns))
+            if shown != span and span[1] - span[0] > SHORT_GAP_NS:
+                length, later = (duration_text(part / 1e9) for part in (span[1] - span[0], span[0] - event_ns))
+                elsewhere = f"the longest gap within 1 s, {length}, begins {later} after the event"
+            span = shown
         gap_s = None if span is None else ((span[0] - zero_ns) / 1e9, (span[1] - zero_ns) / 1e9)
         if span is None and not seen.ended and arrived_ns.size and arrived_ns[0] < event_ns:
             gap_s = last_s, end_s
@@ -51,8 +59,14 @@ def moments(
         if span is not None and span[1] - span[0] > SHORT_GAP_NS:
             repaired_s = min((_repaired_ns(seen, delivery, span[1]) - zero_ns) / 1e9, at_s + RECOVERED_WITHIN_S, next_s)
         until_s = max(repaired_s, at_s if gap_s is None else gap_s[1], _last_stray_s(origin, event_ns, zero_ns))
-        out.append(Moment(at_s, name, span_around(at_s, until_s, end_s), gap_s))
+        out.append(Moment(at_s, name, span_around(at_s, until_s, end_s), gap_s, elsewhere))
     return out
+
+
+def _worth_showing(gap: tuple[int, int], event_ns: int) -> bool:
+    """Whether a gap is long for where it begins."""
+    length_ns = gap[1] - gap[0]
+    return length_ns > LONG_GAP_NS or (length_ns > SHORT_GAP_NS and gap[0] <= event_ns + NEAR_NS)
 
 
 def _repaired_ns(seen: Observation, delivery: Delivery, gap_end_ns: int) -> int:

@@ -61,12 +61,16 @@ class Origin:
 
 @dataclass(frozen=True)
 class Moment:
-    """An event and what is shown around it. Seconds on the clock of the timeline. `gap_s`: longest time without new data."""
+    """An event and what is shown around it. Seconds on the clock of the timeline.
+
+    `gap_s`: longest time without new data. `elsewhere`: what else there was, but is not shown.
+    """
 
     at_s: float
     name: str
     span_s: tuple[float, float]
     gap_s: tuple[float, float] | None = None
+    elsewhere: str = ""
 
 
 def span_around(at_s: float, until_s: float, end_s: float) -> tuple[float, float]:
@@ -111,7 +115,7 @@ def closeup_figure(
             _draw_causes(strip, view, moment, strays, causes)
         bottom = strip or axes
         bottom.set_xlabel("time since the event (ms)")
-        parts.note(bottom, [f"{parts.count_text(unnamed, 'mark')} without a name" if unnamed else ""])
+        parts.note(bottom, [moment.elsewhere, f"{parts.count_text(unnamed, 'mark')} without a name" if unnamed else ""])
         parts.legend_below(figure, [*parts.group_handles(view), *handles], WIDTH_IN)
         return figure
 

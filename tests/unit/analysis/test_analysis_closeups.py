@@ -20,13 +20,10 @@ from tests.unit.analysis.measures.test_measures_strays import Wire
 EVENTS = ((0.99, "prefer wlan"),)
 
 
-def busy(gap_ms: float = 0, lost: bool = False) -> Wire:
-    """Data every 5 ms on subflow 0, from 0.9 to 2 s but for a gap at 1.1 s, and MP_PRIO at 0.998 s."""
+def busy(gap_ms: float = 0, at_ms: int = 1100) -> Wire:
+    """Data every 5 ms on subflow 0, from 0.9 to 2 s but for a gap."""
     wire = Wire()
-    for ms in range(900, 1100, 5):
-        wire.data(ms, 0, lost=lost and ms == 1000)
-        wire.ack(ms + 40, 0, ms)
-    for ms in np.arange(1100 + gap_ms, 2000, 5):
+    for ms in (*range(900, at_ms, 5), *np.arange(at_ms + gap_ms, 2000, 5)):
         wire.data(float(ms), 0)
         wire.ack(float(ms) + 40, 0, float(ms))
     return wire
@@ -46,6 +43,18 @@ def test_a_gap_is_shown_whole():
     assert moment.gap_s == pytest.approx((1.110, 1.415), abs=0.002)
     assert moment.span_s[0] < 0.94
     assert 1.415 < moment.span_s[1] < 1.6
+
+
+def test_a_late_gap_is_only_told_unless_it_is_long():
+    _, received = busy(gap_ms=60, at_ms=1500).observations()
+    (moment,) = moments(received, None, EVENTS, START_NS, 2.0)
+    assert moment.span_s == pytest.approx((0.94, 1.14))
+    assert moment.elsewhere == "the longest gap within 1 s, 65 ms, begins 520 ms after the event"
+    _, received = busy(gap_ms=250, at_ms=1500).observations()
+    (moment,) = moments(received, None, EVENTS, START_NS, 2.0)
+    assert moment.gap_s == pytest.approx((1.51, 1.765), abs=0.002)
+    assert moment.span_s[1] > 1.765
+    assert not moment.elsewhere
 
 
 def test_a_silence_without_an_end_lasts_until_the_end():

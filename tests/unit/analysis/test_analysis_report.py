@@ -90,7 +90,8 @@ def test_browser_shows_the_matrix_without_complaint(report, tmp_path):
 DRIVER = """
 <pre id="probe"></pre>
 <script>
-const out = {ready: document.querySelectorAll(".dsn-ready").length}, folds = [...document.querySelectorAll("details:not([open])")];
+const out = {ready: document.querySelectorAll(".dsn-ready").length};
+const folds = [...document.querySelectorAll("details:not([open])")];
 let waiting = folds.length;
 for (const fold of folds) {
   fold.addEventListener("toggle", () => { if (!--waiting) probe(); });
