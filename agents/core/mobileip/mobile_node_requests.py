@@ -64,8 +64,11 @@ def policy(node: Node) -> tuple[StaticFlow, ...]:
 
 
 def send_due(node: Node, now: Now) -> None:
-    """Send every request whose time has come. With nonces one at a time: each reply brings the next one's nonce."""
-    for route in node.routes.values():
+    """Send every request whose time has come. With nonces one at a time: each reply brings the next one's nonce.
+
+    Those that have been sent least go first: one interface without replies must not keep the others from asking.
+    """
+    for route in sorted(node.routes.values(), key=lambda route: route.exchange.tries if route.exchange is not None else 0):
         exchange = route.exchange
         if exchange is not None and exchange.due_s <= now.monotonic_s and not _must_wait(node, exchange, now.monotonic_s):
             _send(node, route, route, exchange, exchange.care_of.address, now)

@@ -163,7 +163,7 @@ _ROWS: Final[dict[State, dict[Event, tuple[tuple[Effect, ...], State]]]] = {
         V.REFUSED: ((E.FORGET, E.DROP), S.IDLE),
         V.SILENT: ((E.FORGET, E.DROP), S.IDLE),
         V.EXPIRED: ((E.FORGET, E.DROP), S.IDLE),
-        V.DUE: ((E.REQUEST,), S.REGISTERING),
+        V.DUE: ((E.DROP, E.REQUEST), S.REGISTERING),
     },
     S.DENIED: {
         **_LEAVING,

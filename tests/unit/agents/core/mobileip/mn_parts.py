@@ -150,10 +150,12 @@ class Script:
 
     def wait(self, seconds: float) -> list[Action]:
         """Time passes; every deadline on the way is kept. All that was done."""
-        end_s, result = self.now_s + seconds, []
+        end_s, steps, result = self.now_s + seconds, 0, []
         while (deadline := self.node.next_deadline()) is not None and deadline <= end_s:
             self.now_s = max(self.now_s, deadline)
             result += self.node.handle_timer(self.now)
+            steps += 1
+            assert steps < 100_000, "a deadline that never passes"
         self.now_s = end_s
         return self.did(result)
 

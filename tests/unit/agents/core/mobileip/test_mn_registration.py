@@ -207,6 +207,22 @@ def test_nonces() -> None:
     assert refresh.request.identification & 0xFFFFFFFF != second.request.identification & 0xFFFFFFFF
 
 
+def test_nonces_an_interface_without_replies_does_not_keep_others_from_asking() -> None:
+    run = script(association=NONCES)
+    run.up(WLAN_UP, LTE_UP)
+    assert {item.bid for item in asked(run.wait(5))} == {1, 2}
+
+
+def test_registering_again_while_deregistering_forgets_the_old_binding() -> None:
+    run = registered(WLAN_UP)
+    run.did(run.node.deregister("wlan", at(1)))
+    run.now_s = 2.0
+    run.did(run.node.register("wlan", run.now))
+    assert run.states()["wlan"] == "registering"
+    run.wait(400)
+    assert run.now_s == 402.0, "time passes"
+
+
 def test_nonces_go_one_at_a_time() -> None:
     run = script(association=NONCES)
     (first,) = run.up(WLAN_UP, LTE_UP)
@@ -239,7 +255,8 @@ def test_table_is_complete_and_closed() -> None:
     assert {event for _state, event in TABLE} == set(Event)
     assert {effect for effects, _state in TABLE.values() for effect in effects} == set(Effect)
     for (state, event), (effects, after) in TABLE.items():
-        if state in BOUND and after not in BOUND and event not in (Event.LEAVE,):
+        holding = BOUND | {State.DEREGISTERING}
+        if state in holding and after not in holding:
             assert Effect.DROP in effects, f"{state} {event}: the tunnel would stay"
         if after in (State.DETACHED, State.DISCOVERING) and state is not State.DETACHED:
             assert Event.DOWN is event or Event.LINK is event
