@@ -454,7 +454,13 @@ def check_foreign_agent() -> None:
             row for one in (home, agent, mobile) for row in one.events() if row["event"].startswith(("failed", "defect"))
         ]
         assert problems == []
-        for one in (mobile, agent, home):
+        mobile.ask("deregister")
+        bound(home, 0)
+        home.end()
+        home.control.unlink(missing_ok=True)
+        mobile.ask("register")
+        wait_until(lambda: mobile.events("reply")[-1]["code"] == 82, 10.0, "code 82: the home agent's port is unreachable")
+        for one in (mobile, agent):
             one.end()
         for node in ("fa", "ha"):
             assert net.command(node, "nft", "list", "ruleset") == ""
@@ -570,6 +576,34 @@ def check_netconf() -> None:
         check_paths(net, topo)
 
 
+def check_balancing() -> None:
+    """Round robin: flows in turn, each on one tunnel both ways. Per packet: one flow on both tunnels."""
+    with lab() as net:
+        home, mobile = net.home_agent(node={"selection": "round-robin"}), net.mobile_node(selection="round-robin")
+        bound(home, 2)
+        used(mobile, 2)
+        with echo(net, UDP_PORT):
+            ways = [taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT, port)) for port in range(41_000, 41_008)]
+            assert all(there == back for there, back in ways), ways
+            assert [there for there, _ in ways].count(care_of(0)) == 4
+            again = [taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT, port)) for port in range(41_000, 41_008)]
+            assert again == ways
+        mobile.end()
+        home.end()
+        (net.folder / "ha.sqlite").unlink()
+
+        home, mobile = net.home_agent(node={"selection": "per-packet"}), net.mobile_node(selection="per-packet")
+        bound(home, 2)
+        used(mobile, 2)
+        before = packets(mobile, "sent_packets", "local"), packets(home, "sent_packets", "remote")
+        with echo(net, UDP_PORT):
+            for _ in range(6):
+                ask_udp(net, UDP_PORT, 41_000)
+        after = packets(mobile, "sent_packets", "local"), packets(home, "sent_packets", "remote")
+        for old, new in zip(before, after, strict=True):
+            assert {name: new[name] - old[name] for name in new} == {care_of(0): 3, care_of(1): 3}
+
+
 def check_home_agent_store() -> None:
     """A damaged file: one line and no start."""
     with lab(1) as net:
@@ -586,7 +620,7 @@ def test_tunnel(encapsulation: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "check", ["kernel_backend", "flows", "policy", "foreign_agent", "home", "nat", "netconf", "home_agent_store"]
+    "check", ["kernel_backend", "flows", "policy", "foreign_agent", "home", "nat", "netconf", "balancing", "home_agent_store"]
 )
 def test_mobileip_kernel(check: str) -> None:
     run_check(__name__, check)

@@ -110,6 +110,9 @@ class Driver:
         """A message of agent discovery."""
         return []
 
+    def unreachable(self, destination: str, code: int) -> None:
+        """A message came back with ICMP "destination unreachable"."""
+
     def network_changed(self) -> None:
         """Interfaces or addresses have changed."""
 
@@ -179,6 +182,8 @@ class Driver:
 
     def _on_datagrams(self) -> None:
         self._take(self.registration.receive())
+        for destination, code in self.registration.unreachable():
+            self.unreachable(destination, code)
 
     def _take(self, datagrams: list[Datagram]) -> None:
         """One batch: all that it changes is stored at once."""

@@ -85,6 +85,10 @@ class ForeignAgentDriver(Driver):
             return []
         return self.foreign_agent.handle_solicitation(message.data, message.interface, at)
 
+    def unreachable(self, destination: str, code: int) -> None:
+        """Whoever asked for this home agent is told."""
+        self.feed(self.foreign_agent.handle_unreachable, destination, code)
+
     def _deliver(self, action: Deliver) -> None:
         self.forwarder.deliver(action.home_address, action.interface, action.link_address)
 

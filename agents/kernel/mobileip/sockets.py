@@ -11,7 +11,8 @@ from agents.wire.mobileip.values import REGISTRATION_PORT
 BATCH: Final = 256
 """Datagrams of one look; what they change is stored in one transaction."""
 RECEIVE_BUFFER_BYTES: Final = 4 << 20
-_IP_PKTINFO, _IP_RECVTTL, _IP_TTL = 8, 12, 2
+_IP_PKTINFO, _IP_RECVTTL, _IP_TTL, _IP_RECVERR = 8, 12, 2, 11
+_ORIGIN_ICMP, _UNREACHABLE = 2, 3
 _SO_RCVBUFFORCE = 33
 _ANCILLARY_BYTES = 256
 
@@ -27,6 +28,7 @@ class RegistrationSocket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             try:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
             except OSError:
@@ -42,7 +44,7 @@ class RegistrationSocket:
         return self.socket.fileno()
 
     def receive(self) -> list[Datagram]:
-        """What is there, at most BATCH. ICMP errors about what was sent are passed over."""
+        """What is there, at most BATCH."""
         result: list[Datagram] = []
         for _ in range(BATCH):
             try:
@@ -63,6 +65,21 @@ class RegistrationSocket:
             result.append(Datagram(data, source, port, destination, interface, ttl))
         return result
 
+    def unreachable(self) -> list[tuple[str, int]]:
+        """Destinations of messages that came back with ICMP "destination unreachable", with its code."""
+        result: list[tuple[str, int]] = []
+        for _ in range(BATCH):
+            try:
+                _data, ancillary, _flags, address = self.socket.recvmsg(0, _ANCILLARY_BYTES, socket.MSG_ERRQUEUE)
+            except OSError:
+                break
+            for level, kind, value in ancillary:
+                if level == socket.IPPROTO_IP and kind == _IP_RECVERR and len(value) >= 8:
+                    _number, origin, icmp, code = struct.unpack_from("=IBBB", value)
+                    if origin == _ORIGIN_ICMP and icmp == _UNREACHABLE:
+                        result.append((address[0], code))
+        return result
+
     def send(self, message: SendMessage) -> None:
         """Send from and through what the message names. Raises OSError."""
         ancillary = [(socket.IPPROTO_IP, _IP_TTL, struct.pack("=i", message.ttl))]
@@ -70,7 +87,11 @@ class RegistrationSocket:
             index = socket.if_nametoindex(message.interface) if message.interface else 0
             source = socket.inet_aton(message.source or "0.0.0.0")
             ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4s", index, source, bytes(4))))
-        self.socket.sendmsg([message.data], ancillary, 0, (message.destination, message.port))
+        try:
+            self.socket.sendmsg([message.data], ancillary, 0, (message.destination, message.port))
+        except OSError:
+            # Perhaps an error about an earlier message that waited here; a second one is about this message.
+            self.socket.sendmsg([message.data], ancillary, 0, (message.destination, message.port))
 
     def forget_names(self) -> None:
         """Interfaces have changed: their indices may mean others."""

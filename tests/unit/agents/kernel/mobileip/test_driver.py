@@ -1,0 +1,130 @@
+"""What the loop does with actions, failures and defects. The kernel's part is in tests/emulation/test_mobileip_kernel.py."""
+
+import asyncio
+from typing import Any
+
+from agents.core.mobileip.actions import Action, AtHome, Datagram, Log, Now, SendMessage, Store
+from agents.kernel.mobileip.driver import Driver
+from agents.kernel.proxy.agent import Problems
+
+REPLY = SendMessage(b"\x03", "10.1.0.100", 434)
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def write(self, event: str, **fields: Any) -> None:
+        self.rows.append({"event": event, **fields})
+
+
+class Disk:
+    def __init__(self, done: list[Any], broken: bool) -> None:
+        self.done, self.broken = done, broken
+
+    def save(self, rows: list[Store]) -> None:
+        if self.broken:
+            raise OSError(28, "ha.sqlite: cannot be used: disk full")
+        self.done.append([row.key for row in rows])
+
+
+class Core:
+    """Answers each datagram with its octets as actions."""
+
+    def __init__(self, answers: dict[bytes, list[Action] | Exception]) -> None:
+        self.answers = answers
+        self.deadline_s: float | None = None
+
+    def handle_datagram(self, datagram: Datagram, now: Now) -> list[Action]:
+        answer = self.answers[datagram.data]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def next_deadline(self) -> float | None:
+        return self.deadline_s
+
+
+def driver(core: Core, broken: bool = False) -> tuple[Any, list[Any], Lines]:
+    """A driver without a kernel; what it has done, and its log."""
+    done: list[Any] = []
+    lines = Lines()
+    result: Any = object.__new__(Driver)
+    result.core, result.log, result.problems = core, lines, Problems(lines)  # type: ignore[arg-type]
+    result.store, result.listener, result._timer = Disk(done, broken), None, None
+    result._perform_one = {SendMessage: done.append, Log: result._log}
+    return result, done, lines
+
+
+def datagrams(*contents: bytes) -> list[Datagram]:
+    return [Datagram(data, "10.1.0.100", 434, "10.33.0.2") for data in contents]
+
+
+def test_a_batch_is_stored_at_once_before_any_reply() -> None:
+    core = Core({b"\x01a": [REPLY, Store("t", "a", {})], b"\x01b": [Store("t", "b", {}), REPLY]})
+    agent, done, _lines = driver(core)
+    agent._take(datagrams(b"\x01a", b"\x01b"))
+    assert done == [["a", "b"], REPLY, REPLY]
+
+
+def test_without_the_disk_no_reply_leaves() -> None:
+    agent, done, lines = driver(Core({b"\x01a": [Store("t", "a", {}), REPLY, Log("registration", {})]}), broken=True)
+    agent._take(datagrams(b"\x01a"))
+    assert done == []
+    assert [row["event"] for row in lines.rows] == ["failed", "registration"]
+    assert "disk full" in lines.rows[0]["what"]
+
+
+def test_a_defect_of_the_core_is_logged_and_the_next_datagram_is_handled() -> None:
+    agent, done, lines = driver(Core({b"\x01a": ZeroDivisionError("x"), b"\x01b": [REPLY]}))
+    agent._take(datagrams(b"\x01a", b"\x01b"))
+    assert done == [REPLY]
+    assert lines.rows[0]["event"] == "defect"
+    assert "ZeroDivisionError" in lines.rows[0]["what"]
+    assert lines.rows[0]["where"].startswith("test_driver.py:")
+
+
+def test_a_refusal_of_the_kernel_does_not_stop_the_others() -> None:
+    agent, done, lines = driver(Core({}))
+
+    def refuse(_action: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    agent._perform_one[AtHome] = refuse
+    agent.perform([AtHome("mn-home", True), REPLY])
+    assert done == [REPLY]
+    assert lines.rows[0]["event"] == "failed-AtHome"
+    agent._perform_one.pop(AtHome)
+    agent.perform([AtHome("mn-home", True), REPLY])
+    assert agent.problems.counts == {"failed-AtHome": 1, "failed": 1}
+
+
+def test_tunnel_data_from_nobody_is_counted_not_shown() -> None:
+    agent, done, _lines = driver(Core({}))
+    agent._take(datagrams(b"\x04\x04\0\0" + b"x" * 20))
+    assert (done, agent.problems.counts) == ([], {"stranger": 1})
+
+
+def test_fields_of_a_line_keep_their_meaning() -> None:
+    agent, _done, lines = driver(Core({}))
+    agent.perform([Log("state", {"event": "care-of", "agent": "10.9.0.1", "bid": 1})])
+    assert lines.rows == [{"event": "state", "event_": "care-of", "agent_": "10.9.0.1", "bid": 1}]
+
+
+def test_the_timer_follows_the_deadline_of_the_core() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        core = Core({})
+        agent, _done, _lines = driver(core)
+        core.deadline_s = loop.time() + 60
+        agent.plan()
+        assert agent._timer.when() == core.deadline_s
+        core.deadline_s = None
+        agent.plan()
+        assert agent._timer is None
+        core.deadline_s = 0.0
+        agent.plan()
+        assert agent._timer.when() > loop.time() - 1, "the past is now"
+        agent._timer.cancel()
+
+    asyncio.run(main())
