@@ -22,6 +22,7 @@ import pytest
 
 from agents.core.mobileip.actions import Encapsulation, Tunnel
 from agents.kernel.mobileip.netlink import MobileNetlink
+from agents.kernel.mobileip.tunnels import inner
 from agents.kernel.mobileip.tunnels.manager import OVERHEAD, Tunnels
 from agents.wire.checksum import folded, ones_sum
 from agents.wire.mobileip.values import REGISTRATION_PORT
@@ -153,11 +154,18 @@ def close(pair: Any) -> None:
         sock.close()
 
 
-def check_tunnel(word: str) -> None:
+def refuse_tun(*_values: object, **_options: object) -> int:
+    raise PermissionError(13, "/dev/net/tun: Permission denied")
+
+
+def check_tunnel(word: str, inside_by: str) -> None:
     """Ping, TCP, what is copied to the outer header, sizes, path MTU, strangers, and that nothing is left."""
     encapsulation = Encapsulation(word)
+    if inside_by == "pair":
+        inner.open_tun = refuse_tun  # type: ignore[assignment]
     with lab(1) as net, ExitStack() as stack:
         ends = Ends(net, encapsulation, stack)
+        assert ("mip1x" in net.command("mn", "ip", "link")) is (inside_by == "pair")
         mtu = 1500 - OVERHEAD[encapsulation]
         with captured(net, "gw", "gw-p0") as frames:
             assert ping(net, "mn", INSIDE["cn"])
@@ -199,7 +207,7 @@ def check_tunnel(word: str) -> None:
 def check_stranger(net: Lab, ends: Ends, protocol: int) -> None:
     """A well-formed packet from an address that is no tunnel's end."""
     before = ends.row("cn")["received_packets"]
-    inner = (
+    packet = (
         b"\x45\0\0\x1c"
         + bytes(4)
         + b"\x40\x11\0\0"
@@ -208,7 +216,7 @@ def check_stranger(net: Lab, ends: Ends, protocol: int) -> None:
         + bytes(8)
     )
     with inside(net.nodes["ha"]), socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sock:
-        sock.sendto((b"\0\0\x08\0" if protocol == 47 else b"") + inner, (CORRESPONDENT, 0))
+        sock.sendto((b"\0\0\x08\0" if protocol == 47 else b"") + packet, (CORRESPONDENT, 0))
     wait_until(lambda: ends.tunnels["cn"].strangers, 5.0, "the stranger is counted")
     assert ends.tunnels["cn"].strangers == {HOME_AGENT: 1}
     assert ends.row("cn")["received_packets"] == before
@@ -614,9 +622,11 @@ def check_home_agent_store() -> None:
         assert digest == hashlib.sha256(b"no database" * 100).hexdigest(), "it is left as it was"
 
 
-@pytest.mark.parametrize("encapsulation", ["ipip", "gre", "udp"])
-def test_tunnel(encapsulation: str) -> None:
-    run_check(__name__, "tunnel", encapsulation)
+@pytest.mark.parametrize(
+    ("encapsulation", "inside_by"), [("ipip", "tun"), ("gre", "tun"), ("udp", "tun"), ("ipip", "pair"), ("udp", "pair")]
+)
+def test_tunnel(encapsulation: str, inside_by: str) -> None:
+    run_check(__name__, "tunnel", encapsulation, inside_by)
 
 
 @pytest.mark.parametrize(

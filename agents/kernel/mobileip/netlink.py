@@ -17,7 +17,7 @@ _NEWNEIGH, _DELNEIGH, _NEWRULE, _DELRULE, _GETRULE = 28, 29, 32, 33, 34
 _ERROR, _DONE, _REQUEST = 2, 3, 1
 _HEADER = struct.Struct("=IHHII")
 _REPLACE, _EXCLUSIVE, _CREATE, _DUMP = 0x100, 0x200, 0x400, 0x300
-_IFF_UP = 0x1
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
 UNICAST, UNREACHABLE, THROW = 1, 7, 9
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _ONLINK = 4
@@ -57,6 +57,13 @@ class MobileNetlink(RtNetlink):
         head = struct.pack("=BxHiII", 0, 0, 0, 0, 0)
         body = head + _pack((3, name.encode() + b"\0"), (18, info))
         self._change(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"make the interface {name} ({kind})")
+
+    def create_pair(self, name: str, other: str) -> None:
+        """Two virtual Ethernet interfaces that are joined; the first resolves no addresses (NOARP)."""
+        peer = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + _pack((3, other.encode() + b"\0"))
+        info = _pack((1, b"veth"), (2, _pack((1, peer))))
+        body = struct.pack("=BxHiII", 0, 0, 0, _IFF_NOARP, _IFF_NOARP) + _pack((3, name.encode() + b"\0"), (18, info))
+        self._change(_NEWLINK, _CREATE | _EXCLUSIVE, body, f"make the interfaces {name} and {other}")
 
     def delete_link(self, name: str) -> None:
         """Remove an interface."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 import socket
 import struct
 import time
@@ -15,9 +14,9 @@ from agents.kernel.mobileip.netlink import MobileNetlink
 from agents.kernel.mobileip.tunnels import errors
 from agents.kernel.mobileip.tunnels.engine import Engine
 from agents.kernel.mobileip.tunnels.headers import PROTOCOL_GRE, PROTOCOL_IPIP
+from agents.kernel.mobileip.tunnels.inner import Inner, open_inner
 from agents.kernel.mobileip.tunnels.outer import RawReceiver
 from agents.kernel.mobileip.tunnels.pipe import Pipe, RawPipe, UdpTunnelPipe
-from agents.kernel.mobileip.tunnels.tun import available, open_tun
 from agents.wire.mobileip.values import REGISTRATION_PORT
 
 OVERHEAD: Final = {Encapsulation.IP_IN_IP: 20, Encapsulation.GRE: 24, Encapsulation.UDP: 32, Encapsulation.NONE: 0}
@@ -109,11 +108,11 @@ class Tunnels:
             link = socket.if_nametoindex(tunnel.interface) if tunnel.interface else 0
             self._netlink.create_tunnel(device, tunnel.encapsulation.value, tunnel.local, tunnel.remote, link)
         else:
-            descriptor = open_tun(device, offloads=self._offloads)
+            inner = open_inner(device, self._netlink, offloads=self._offloads)
             try:
-                port.pipe = self._connect(tunnel, descriptor)
+                port.pipe = self._connect(tunnel, inner)
             except OSError:
-                os.close(descriptor)
+                inner.close()
                 raise
         _set(f"net/ipv4/conf/{device}/rp_filter", 0)
         _set(f"net/ipv6/conf/{device}/disable_ipv6", 1)
@@ -140,11 +139,11 @@ class Tunnels:
                 self._kernel[kind] = error.strerror or str(error)
         return self._kernel[kind]
 
-    def _connect(self, tunnel: Tunnel, descriptor: int) -> Pipe:
+    def _connect(self, tunnel: Tunnel, inner: Inner) -> Pipe:
         engine = self._engine
         if tunnel.encapsulation is Encapsulation.UDP:
             pipe: Pipe = UdpTunnelPipe(
-                tunnel, descriptor, self._port, lambda data, ttl: self._on_message(tunnel, data, ttl)
+                tunnel, inner, self._port, lambda data, ttl: self._on_message(tunnel, data, ttl)
             )  # fmt: skip
             engine.call(lambda: pipe.watch(engine))
             return pipe
@@ -155,7 +154,7 @@ class Tunnels:
             receiver = self._receivers[key] = RawReceiver(tunnel.local, protocol)
             sources = self._by_source[key] = {}
             engine.call(lambda: engine.watch(receiver.socket.fileno(), lambda: self._on_raw(receiver, sources)))
-        pipe = RawPipe(tunnel, descriptor, protocol)
+        pipe = RawPipe(tunnel, inner, protocol)
         remote = socket.inet_aton(tunnel.remote)
 
         def enter() -> None:
@@ -301,11 +300,6 @@ class Tunnels:
             "encapsulation": tunnel.encapsulation.value, "interface": tunnel.interface, "backend": port.backend,
             "mtu": port.mtu, **(port.pipe.counters() if port.pipe else _device_counters(port.device)), **port.notes,
         }  # fmt: skip
-
-
-def userspace_reason() -> str:
-    """ "" when tunnels can be made without a driver of the kernel, else why not."""
-    return available()
 
 
 def _icmp_socket() -> socket.socket:

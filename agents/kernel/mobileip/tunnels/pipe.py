@@ -1,23 +1,21 @@
-"""One tunnel in user space: a TUN device on the inside, a sender on the outside. All runs in the engine's thread."""
+"""One tunnel in user space: an interface on the inside, a sender on the outside. All runs in the engine's thread."""
 
 import errno
-import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from agents.core.mobileip.actions import Tunnel
 from agents.kernel.mobileip.tunnels.engine import Engine
+from agents.kernel.mobileip.tunnels.inner import Inner
 from agents.kernel.mobileip.tunnels.offload import Joiner, packets_of
 from agents.kernel.mobileip.tunnels.outer import BATCH, RawSender, UdpPipe
-
-_READ_BYTES: Final = 0x10000 + 64
 
 
 class Pipe:
     """What both kinds share: reading the device, writing to it, counting."""
 
-    def __init__(self, tunnel: Tunnel, device: int) -> None:
+    def __init__(self, tunnel: Tunnel, device: Inner) -> None:
         self.tunnel, self.device = tunnel, device
         self.sent_packets = self.sent_bytes = self.received_packets = self.received_bytes = 0
         self.dropped: dict[str, int] = {}
@@ -26,12 +24,12 @@ class Pipe:
 
     def watch(self, engine: Engine) -> None:
         """Handle what the device and the sockets have."""
-        engine.watch(self.device, self._on_device)
+        engine.watch(self.device.fileno(), self._on_device)
 
     def close(self, engine: Engine) -> None:
         """Close everything; the interface is gone afterwards."""
-        engine.forget(self.device)
-        os.close(self.device)
+        engine.forget(self.device.fileno())
+        self.device.close()
 
     def counters(self) -> dict[str, Any]:
         """Packets and octets of inner packets."""
@@ -46,7 +44,7 @@ class Pipe:
     def _on_device(self) -> None:
         for _ in range(BATCH):
             try:
-                data = os.read(self.device, _READ_BYTES)
+                data = self.device.read()
             except BlockingIOError:
                 return
             packets = packets_of(data)
@@ -84,7 +82,7 @@ class Pipe:
 
     def _write(self, buffers: list[Any]) -> None:
         try:
-            os.writev(self.device, buffers)
+            self.device.write(buffers)
         except OSError as error:
             self._drop("device-" + errno.errorcode.get(error.errno or 0, "failed").lower())
 
@@ -95,7 +93,7 @@ class Pipe:
 class RawPipe(Pipe):
     """IP in IP or GRE; a receiver that all tunnels of a local address share hands packets to `take`."""
 
-    def __init__(self, tunnel: Tunnel, device: int, protocol: int) -> None:
+    def __init__(self, tunnel: Tunnel, device: Inner, protocol: int) -> None:
         super().__init__(tunnel, device)
         self._sender = RawSender(tunnel.local, tunnel.remote, tunnel.interface, protocol)
         self._send = self._sender.send  # type: ignore[method-assign]
@@ -109,7 +107,7 @@ class RawPipe(Pipe):
 class UdpTunnelPipe(Pipe):
     """UDP; `message` gets datagrams that are no tunnel data, with their TTL."""
 
-    def __init__(self, tunnel: Tunnel, device: int, local_port: int, message: Callable[[bytes, int], None]) -> None:
+    def __init__(self, tunnel: Tunnel, device: Inner, local_port: int, message: Callable[[bytes, int], None]) -> None:
         super().__init__(tunnel, device)
         self._udp = UdpPipe(tunnel.local, local_port, tunnel.remote, tunnel.remote_port or local_port, tunnel.interface)
         self._message = message

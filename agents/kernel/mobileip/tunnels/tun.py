@@ -31,12 +31,3 @@ def open_tun(name: str, *, offloads: bool = True) -> int:
         text = "exists already: another agent is at work here" if error.errno == errno.EBUSY else error.strerror
         raise OSError(error.errno, f"interface {name}: {text}") from None
     return descriptor
-
-
-def available() -> str:
-    """ "" when TUN devices can be made here, else the reason."""
-    try:
-        os.close(open_tun("mip-probe"))
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
