@@ -154,7 +154,11 @@ def _forget(node: Node, route: Route, now: Now) -> None:
 
 def _establish(node: Node, route: Route, now: Now) -> None:
     route.exchange, route.wait_until_s, route.confirmed = None, NEVER, True
-    node.withdrawals.pop(route.bid, None)
+    withdrawal = node.withdrawals.pop(route.bid, None)
+    sent = withdrawal.exchange.sent if withdrawal is not None and withdrawal.exchange is not None else None
+    if route.binding is not None and sent is not None and sent.request.identification > route.binding.identification:
+        # The withdrawal may still arrive, and take away what was just granted.
+        route.binding.refresh_s = now.monotonic_s
     if route.binding is not None and not route.binding.care_of.agent:
         route.discovery.rest()
     if not node.multipath:
