@@ -62,7 +62,7 @@ def trace_stream(
     when there is no TCP flow at all.
     """
     found = find_stream(rec, local, peer, addresses, towards_node)
-    return None if found is None else _stream(rec, devices, *found)
+    return None if found is None else _stream(rec, devices, *found, at_receiver=towards_node)
 
 
 def find_stream(
@@ -103,11 +103,11 @@ def _pick(flows: pd.DataFrame, local: Endpoint | None, peer: Endpoint | None, ad
     return int(chosen.index[int(np.argmax(towards))])
 
 
-def _stream(rec: Reconstruction, devices: Sequence[str], connection: int, up: bool) -> Stream:
+def _stream(rec: Reconstruction, devices: Sequence[str], connection: int, up: bool, at_receiver: bool) -> Stream:
     way = "up" if up else "down"
     facts: Any = rec.connections.loc[connection]
     flows = rec.flows[rec.flows["connection"] == connection]
-    time_ns, delivered = delivery(rec, connection, up)
+    time_ns, delivered = delivery(rec, connection, up, at_receiver=at_receiver)
     _, anything = delivery(rec, connection, up, by="arrival")
     segments = rec.segments[(rec.segments["connection"] == connection) & (rec.segments["up"] == up)]
     # A segment that spans several mappings is several rows.

@@ -19,6 +19,8 @@ from analysis.connections.coverage import cover
 from analysis.connections.missed import Answers, Spans, by_stream, find_missed, reach
 from analysis.connections.model import Array, Bools, Int64s, Reconstruction
 
+_NEVER_NS = np.iinfo(np.int64).max
+
 
 class Growth(NamedTuple):
     """Moments at which data streams were complete further than before, in order of time."""
@@ -65,16 +67,21 @@ class Delivered(NamedTuple):
 
 
 def delivery(
-    reconstruction: Reconstruction, connection: int, up: bool, by: Literal["acknowledged", "arrival"] = "acknowledged"
+    reconstruction: Reconstruction,
+    connection: int,
+    up: bool,
+    by: Literal["acknowledged", "arrival"] = "acknowledged",
+    at_receiver: bool = False,
 ) -> tuple[Int64s, Int64s]:
     """Moments (capture clock, ns) at which the in-order data stream grew, and how many bytes were delivered then.
 
     `up`: the data that the connection's client sends. `by`: "acknowledged" counts what the receiver acknowledged at any
     time, "arrival" all that was on the wire. Of what arrived at one moment the final state counts. Bytes that were
-    acknowledged and are not in the capture count from their acknowledgment on, where captured ones follow.
+    acknowledged and are not in the capture count from their acknowledgment on, where captured ones follow. `at_receiver`: the
+    capture was made there, so that the acknowledgment of data tells which of several copies its host took.
     """
     transfer = _transfer(reconstruction, connection, up)
-    growth = deliver(transfer, np.array([by == "arrival"])).growth
+    growth = deliver(transfer, np.array([by == "arrival"]), at_receiver).growth
     last = np.diff(growth.time_ns, append=np.iinfo(np.int64).max) > 0
     return growth.time_ns[last], growth.reached[last]
 
@@ -110,8 +117,8 @@ def _transfer(reconstruction: Reconstruction, connection: int, up: bool) -> Tran
     )
 
 
-def deliver(transfer: Transfer, everything: Bools) -> Delivered:
-    """When the data streams grew. `everything`: streams of which all counts that was on the wire."""
+def deliver(transfer: Transfer, everything: Bools, at_receiver: bool = False) -> Delivered:
+    """When the data streams grew. `everything`: streams of which all counts that was on the wire; `at_receiver`: see above."""
     t = transfer
     on_flow, on_data = np.full(t.directions, -1, np.int64), np.zeros(t.streams, np.int64)
     np.maximum.at(on_flow, t.ack_direction, t.flow_ack)
@@ -119,6 +126,8 @@ def deliver(transfer: Transfer, everything: Bools) -> Delivered:
     data_ack_ns = _data_ack_times(t)
     on_subflow = t.flow_begin < on_flow[t.direction]
     taken = acknowledged(t.stream, t.begin, t.end, on_subflow, on_data)
+    if at_receiver:
+        taken = _last_before(t, data_ack_ns, taken)
     taken |= everything[t.stream] & (t.begin >= 0)
     lost = find_missed(Spans(t.time_ns, t.direction, t.flow_begin, t.flow_end), t.flow_new, on_flow, _flow_answers(t))
     mapped = np.where(t.begin >= 0, t.stream, np.int32(-1))
@@ -182,7 +191,7 @@ def _with_lost(t: Transfer, taken: Bools, data_ack_ns: Int64s, lost: Spans) -> t
         begin=merged(-1, t.begin),
         end=merged(-1, t.end),
     )
-    return more, merged(False, taken), merged(np.iinfo(np.int64).max, data_ack_ns)
+    return more, merged(False, taken), merged(_NEVER_NS, data_ack_ns)
 
 
 def _data_ack_times(t: Transfer) -> Int64s:
@@ -194,11 +203,27 @@ def _data_ack_times(t: Transfer) -> Int64s:
     reached = np.maximum.accumulate(t.ack_stream[rows].astype(np.int64) * width + t.data_ack[rows])
     wanted = t.stream.astype(np.int64) * width + t.end
     at = np.searchsorted(reached, wanted)
-    times = np.full(t.time_ns.shape, np.iinfo(np.int64).max)
+    times = np.full(t.time_ns.shape, _NEVER_NS)
     found = np.flatnonzero((t.begin >= 0) & (at < rows.size))
     found = found[t.ack_stream[rows[at[found]]] == t.stream[found]]
     times[found] = t.ack_time_ns[rows[at[found]]]
     return times
+
+
+def _last_before(t: Transfer, data_ack_ns: Int64s, otherwise: Bools) -> Bools:
+    """Of the copies that came before their data was acknowledged, the last of every byte; `otherwise` where there are none.
+
+    What fills a hole is acknowledged at once, and all else soon (RFC 5681 section 4.2): had an earlier copy been taken, the
+    acknowledgment would have come before the later one. A copy that came after the acknowledgment was not needed.
+    """
+    early = (t.begin >= 0) & (t.time_ns <= data_ack_ns) & (data_ack_ns < _NEVER_NS)
+    if (t.new_bytes[early] == t.end[early] - t.begin[early]).all() and not (otherwise & ~early).any():
+        return early
+    rows = np.concatenate((np.flatnonzero(early)[::-1], np.flatnonzero(otherwise & ~early)))
+    counts = cover(t.stream[rows], t.begin[rows], t.end[rows], t.streams).new_bytes > 0
+    taken = np.zeros(early.size, np.bool_)
+    taken[rows[counts]] = True
+    return taken
 
 
 def acknowledged(stream: Array, begin: Int64s, end: Int64s, on_subflow: Bools, on_data: Int64s) -> Bools:

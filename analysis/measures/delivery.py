@@ -33,12 +33,12 @@ class Delivery:
         return int(self.total_bytes[-1]) if self.total_bytes.size else 0
 
 
-def deliver(seen: Observation, by_acknowledgments: bool = False) -> Delivery:
+def deliver(seen: Observation, by_acknowledgments: bool = False, at_receiver: bool = False) -> Delivery:
     """Follow the data of an observation. Cost: linear, and sorting where segments are late.
 
     `by_acknowledgments`: the stream grew when its sender learned of it. That is the way at the sender, where a segment says
     nothing about its arrival; what is learned there is late by the way back. Without any acknowledgment in the capture (one
-    direction was captured) all that was on the wire counts as arrived.
+    direction was captured) all that was on the wire counts as arrived. `at_receiver`: see `analysis.connections.delivery`.
     """
     segments = seen.segments
     in_subflow = cover(segments.flow, segments.flow_begin, segments.flow_end, seen.flows.size)
@@ -47,7 +47,7 @@ def deliver(seen: Observation, by_acknowledgments: bool = False) -> Delivery:
     own = replace(
         seen.rec, segments=seen.rec.segments.iloc[seen.segment_rows], acks=seen.rec.acks.iloc[seen.ack_rows]
     )  # a search through all connections for each of them would not be linear
-    grown = delivery(own, seen.connection, seen.up, "acknowledged" if len(seen.ack_rows) else "arrival")
+    grown = delivery(own, seen.connection, seen.up, "acknowledged" if len(seen.ack_rows) else "arrival", at_receiver)
     return Delivery(*grown, in_subflow)
 
 

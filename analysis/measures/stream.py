@@ -86,7 +86,7 @@ def measure_stream(
     if point not in (RECEIVER, SENDER, BETWEEN):
         raise ValueError(f"point is {point!r}: it must be {RECEIVER!r}, {SENDER!r} or {BETWEEN!r}")
     seen = observe(rec, connection, up, index)
-    delivery = deliver(seen, by_acknowledgments=point == SENDER)
+    delivery = deliver(seen, by_acknowledgments=point == SENDER, at_receiver=point == RECEIVER)
     start_ns = seen.first_ns if t0_ns is None else t0_ns
     last_s = (seen.last_ns - start_ns) / 1e9
     done = seen.ended if complete is None else complete

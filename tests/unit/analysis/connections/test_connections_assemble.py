@@ -500,3 +500,34 @@ def test_capable_twice_is_not_an_answer():
     line = Line(packets)
     line.handshake(0, capable(length=4), capable(length=4), None)
     assert reconstruct_core(packets.table()).connections.loc[0, "fallback"] == "the SYN/ACK carried no MP_CAPABLE"
+
+
+# --- which of several copies the receiver took ---
+
+
+def copies(needed: bool, at_receiver: bool = True) -> list[tuple[float, int]]:
+    """Bytes 1000 to 2000 come behind a hole at 20 ms, and again on another subflow at 60 ms; the missing ones there at 50 ms.
+    All is acknowledged at once then, or after the second copy when that was `needed`. Growth in (ms, bytes)."""
+    packets = Packets()
+    first = initial(packets)
+    second = joined(packets, 5)
+    first.send(20, False, 1000, 1000, **mapping(dsn(False, 1000), 1001, 1000))
+    second.send(50, False, 0, 1000, **mapping(dsn(False, 0), 1, 1000))
+    second.send(50.01, True, acked=1000, **data_ack(dsn(False, 1000 if needed else 2000)))
+    second.send(60, False, 1000, 1000, **mapping(dsn(False, 1000), 1001, 1000))
+    second.send(60.01, True, acked=2000, **data_ack(dsn(False, 2000)))
+    core = reconstruct_core(packets.table())
+    time_ns, reached = delivery(core, 0, False, at_receiver=at_receiver)
+    return list(zip((time_ns / 1e6).tolist(), reached.tolist(), strict=True))
+
+
+def test_a_copy_that_came_after_the_acknowledgment_was_not_needed():
+    assert copies(needed=False) == [(50, 2000)]
+
+
+def test_a_copy_that_fills_nothing_until_the_next_one_comes_was_not_taken():
+    assert copies(needed=True) == [(50, 1000), (60, 2000)]
+
+
+def test_elsewhere_on_the_path_the_acknowledged_copy_counts():
+    assert copies(needed=False, at_receiver=False) == [(50, 1000), (60, 2000)]
