@@ -23,6 +23,7 @@ from experiments.model import RECOVERY_LIMIT_S, RunSpec
 from experiments.rundir import RunDirectory, append_line
 from experiments.testbed import Testbed
 from experiments.workloads.base import RunningWorkload
+from topologies import registry
 from topologies.links.netns import LinkError
 from topologies.nodes import NodeError
 
@@ -67,7 +68,8 @@ class Execution:
         _progress("building")
         scenario = self.spec.scenario
         absent = events.absent_at_start(scenario.events)
-        bed = Testbed(scenario.topology, scenario.parameters, self.directory.path, seed=self.spec.seed, absent=absent)
+        parameters = registry.with_homes(scenario.topology, scenario.parameters, self.mechanism.homes)
+        bed = Testbed(scenario.topology, parameters, self.directory.path, seed=self.spec.seed, absent=absent)
         self.bed = bed
         bed.family = scenario.family
         bed.start()

@@ -2,11 +2,12 @@
 
 from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
+from experiments.mechanisms.mobileip import MOBILE_IP_MECHANISMS
 from experiments.mechanisms.mptcp import Mptcp, MptcpBackup
 from experiments.mechanisms.proxy import PROXY_MECHANISMS
 from experiments.mechanisms.tcp import Tcp
 
-_ALL: tuple[type[Mechanism], ...] = (Tcp, Mptcp, MptcpBackup, *PROXY_MECHANISMS)
+_ALL: tuple[type[Mechanism], ...] = (Tcp, Mptcp, MptcpBackup, *PROXY_MECHANISMS, *MOBILE_IP_MECHANISMS)
 REGISTRY: dict[str, type[Mechanism]] = {cls.name: cls for cls in _ALL}
 
 

@@ -20,6 +20,8 @@ class Mechanism:
     """False: UDP passes it by, so that a UDP workload would not show the mechanism."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of features in `experiments.features` without which the verdict is `unsupported`."""
+    homes: ClassVar[int] = 0
+    """Home networks, each with a home agent's node, that the topology must have for it; it gets them if it has fewer."""
 
     def prepare(self, bed: "Testbed") -> None:
         """Set up every host before the workload starts; return when the mechanism is ready."""

@@ -1,0 +1,195 @@
+"""Mobile IPv4 (RFC 5944), with one binding or with several (RFC 7629): programs use the home address wherever the MN is.
+
+The home agent runs on `ha1`. Programs and their TCP are unmodified; TCP and UDP are carried.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from experiments.errors import Unsupported
+from experiments.mechanisms.base import Mechanism
+from experiments.ports import HTTP_PORTS, RPC_PORTS, VOICE_PORTS
+from experiments.testbed import Testbed
+from topologies.addressing import network_prefixes
+from topologies.mobile import HA_HOST_PART, Path
+from topologies.waiting import wait_until
+
+HOME = network_prefixes("home", 1, "ipv4")
+HOME_NETWORK = str(HOME.networks()[0])
+HOME_ROUTER, HOME_AGENT = (HOME.host(part)[0].split("/")[0] for part in (1, HA_HOST_PART))
+HOME_ADDRESS = HOME.host(10)[0].split("/")[0]
+"""Not one that the home link's DHCP server gives."""
+AGENT_NODE, HOME_ROLE, MOBILE_ROLE, FOREIGN_ROLE = "ha1", "home-agent", "mobile-node", "foreign-agent"
+SECURITY: Final = {"spi": 256, "key": "00112233445566778899aabbccddeeff"}
+PROBES: Final = {"probe_interval_s": 0.5, "probe_timeout_s": 0.5, "probe_failures": 3}
+"""A silent path is given up after one and a half to two seconds."""
+ADVERTISEMENTS: Final = {"advertisement_interval_s": 1.0, "advertisement_lifetime_s": 3}
+"""RFC 5944 section 2.3: at most one a second, and three may be lost."""
+_TECHNOLOGIES: Final = {"wlan": "wlan", "lte": "eutran", "cdma": "cdma_1x", "eth": "ethernet", "eth1": "ethernet",
+                        "eth2": "ethernet", "home": "ethernet"}  # fmt: skip
+_READY_TIMEOUT_S = 20.0
+
+
+class MobileIp(Mechanism):
+    """One binding, of the preferred network that works; co-located care-of addresses."""
+
+    name: ClassVar[str] = "mip4"
+    label: ClassVar[str] = "Mobile IPv4"
+    summary: ClassVar[str] = "Mobile IPv4 with one binding: a tunnel between home agent and the MN's preferred network"
+    requires: ClassVar[tuple[str, ...]] = ("tun", "nft-flows")
+    homes: ClassVar[int] = 1
+    settings: ClassVar[Mapping[str, Any]] = {"multipath": False}
+    """Of the mobile node's agent."""
+    interface_settings: ClassVar[Mapping[str, Any]] = {"foreign_agent": False}
+    selection: ClassVar[str] = "per-flow"
+    """What becomes of packets of no flow binding, at both ends."""
+    flows: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Flow bindings, which the mobile node sends to the home agent; `paths` names the networks, preferred first."""
+
+    def prepare(self, bed: Testbed) -> None:
+        """Home agent and mobile node run; every network of the MN is registered that this mechanism uses."""
+        if bed.family != 4:
+            raise Unsupported(f"{self.label} carries IPv4 only")
+        for node in (bed.mn, bed.cn):
+            bed.sysctl(node, "net.mptcp.enabled", 0, optional=True)
+        paths = [path for path in bed.paths if path.families != "ipv6"]
+        self._start_home_agent(bed, paths)
+        self._start_mobile_node(bed, paths)
+        wait_until(lambda: self._ready(bed, paths), _READY_TIMEOUT_S, "registration of the MN's networks")
+
+    def _start_home_agent(self, bed: Testbed, paths: Sequence[Path]) -> None:
+        agent = bed.node(AGENT_NODE)
+        node = {"home_address": HOME_ADDRESS, "multipath": bool(self.settings.get("multipath")), "selection": self.selection}
+        labels = [{"label": number, "cost": number - 1, **_capacity(path)} for number, path in enumerate(paths, 1)]
+        bed.start_agent(AGENT_NODE, HOME_ROLE, {
+            "addresses": [HOME_AGENT], "home_prefix": HOME_NETWORK, "home_interface": f"{AGENT_NODE}-hr1",
+            "state": str(agent.state_dir / "bindings.sqlite"), "mobile_node": [{**node, **SECURITY}], "label": labels,
+        })  # fmt: skip
+
+    def _start_mobile_node(self, bed: Testbed, paths: Sequence[Path]) -> None:
+        interfaces = [
+            {"name": path.interface, "bid": number, "label": number, "cost": number - 1, **_capacity(path),
+             "technology": _TECHNOLOGIES.get(path.name, "virtual"), **self.interface_settings}
+            for number, path in enumerate(paths, 1)
+        ]  # fmt: skip
+        state = bed.mn.congestion_control_state()
+        control = {"congestion_control": state["congestion_control"]} if state["how"] == "route" else {}
+        flows = [_flow(flow, paths) for flow in self.flows]
+        bed.start_agent(bed.mn.name, MOBILE_ROLE, {
+            "home_address": HOME_ADDRESS, "home_network": HOME_NETWORK, "home_agent": HOME_AGENT, "home_gateway": HOME_ROUTER,
+            **SECURITY, **control, **PROBES, "nat_traversal": True, "selection": self.selection,
+            **self.settings, "interface": interfaces, **({"flow": flows, "exchange_flows": True} if flows else {}),
+        })  # fmt: skip
+
+    def _ready(self, bed: Testbed, paths: Sequence[Path]) -> bool:
+        """Are the tunnels in use, or is the MN at home?"""
+        status = bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "status"})
+        if status["at_home"]:
+            return not bed.agent_command(AGENT_NODE, HOME_ROLE, {"cmd": "bindings"})["bindings"]
+        present = sum(path.interface in bed.addresses(bed.mn) for path in paths)
+        wanted = present if self.settings.get("multipath") else min(present, 1)
+        shares = [row["shares"] for row in status["forwarding"]]
+        return bool(shares) and len(shares[0]) == wanted
+
+    def client_address(self, bed: Testbed) -> str | None:
+        """The home address."""
+        return HOME_ADDRESS
+
+    def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
+        """The mobile node registers through the new interface; the old one carries the traffic until that is done."""
+        bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "handover", "interface": new})
+
+    def break_before_make(self, bed: Testbed, old: str, new: str) -> None:
+        """The binding of the old interface goes before the one of the new interface is there."""
+        bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "deregister", "interface": old})
+        self.handover_begins(bed, old, new)
+
+
+class MobileIpForeignAgents(MobileIp):
+    """As `MobileIp`, but the access routers are foreign agents: their address is the care-of address."""
+
+    name: ClassVar[str] = "mip4-fa"
+    label: ClassVar[str] = "Mobile IPv4, foreign agents"
+    summary: ClassVar[str] = "Mobile IPv4 with one binding; the access routers are foreign agents and end the tunnel"
+    interface_settings: ClassVar[Mapping[str, Any]] = {"foreign_agent": True, "co_located": False}
+
+    def prepare(self, bed: Testbed) -> None:
+        """A foreign agent on every access router, then the others."""
+        routers = {point.router for point in bed.topo.attachment_points.values() if point.router.startswith("ar")}
+        for router in sorted(routers):
+            node = bed.node(router)
+            address = next(a for a in bed.addresses(node)[node.bridge] if ":" not in a)
+            bed.start_agent(router, FOREIGN_ROLE, {
+                "care_of_address": address, **ADVERTISEMENTS, "link": [{"interface": node.bridge, "address": address}],
+            })  # fmt: skip
+        super().prepare(bed)
+
+
+class MobileIpMultipath(MobileIp):
+    """Every network has a binding of its own; each flow is on one of the tunnels, the same in both directions."""
+
+    name: ClassVar[str] = "mip4-multipath"
+    label: ClassVar[str] = "Mobile IPv4, multipath"
+    summary: ClassVar[str] = "Mobile IPv4 with a binding for every network (RFC 7629), flows balanced over the tunnels"
+    settings: ClassVar[Mapping[str, Any]] = {"multipath": True}
+
+    def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
+        """A flow policy at both ends: everything on the new interface's tunnel, on the others if that one goes."""
+        rows = bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "status"})["core"]["interfaces"]
+        bids = sorted((row["bid"] for row in rows), key=lambda bid: _bid(rows, new) != bid)
+        flows = [{"destination": HOME_ADDRESS, "bids": bids}]
+        bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "policy", "flows": flows})
+        if not self.flows:  # else the mobile node tells the home agent
+            request = {"cmd": "policy", "home_address": HOME_ADDRESS, "flows": flows}
+            bed.agent_command(AGENT_NODE, HOME_ROLE, request)
+
+    def break_before_make(self, bed: Testbed, old: str, new: str) -> None:
+        """The binding of the old interface goes."""
+        bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "deregister", "interface": old})
+
+
+class MobileIpPerPacket(MobileIpMultipath):
+    """The packets of a flow take the tunnels in turn."""
+
+    name: ClassVar[str] = "mip4-multipath-packets"
+    label: ClassVar[str] = "Mobile IPv4, multipath per packet"
+    summary: ClassVar[str] = "as mip4-multipath, but each packet takes the next tunnel: packets of a flow overtake each other"
+    selection: ClassVar[str] = "per-packet"
+
+
+class MobileIpFlows(MobileIpMultipath):
+    """The policy of the example in RFC 7629: flow bindings that the MN negotiates."""
+
+    name: ClassVar[str] = "mip4-multipath-flows"
+    label: ClassVar[str] = "Mobile IPv4, flow bindings"
+    summary: ClassVar[str] = "as mip4-multipath, with flow bindings: HTTP on WLAN, voice on LTE, SIP on WLAN, others if lost"
+    flows: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"protocol": "tcp", "source_port": HTTP_PORTS, "paths": ("wlan", "lte", "cdma")},
+        {"protocol": "udp", "source_port": VOICE_PORTS, "paths": ("lte", "wlan", "cdma")},
+        {"protocol": "tcp", "source_port": RPC_PORTS, "paths": ("wlan", "cdma", "lte")},
+    )
+
+
+MOBILE_IP_MECHANISMS: tuple[type[Mechanism], ...] = (
+    MobileIp,
+    MobileIpForeignAgents,
+    MobileIpMultipath,
+    MobileIpPerPacket,
+    MobileIpFlows,
+)
+
+
+def _capacity(path: Path) -> dict[str, float]:
+    rate_mbit = path.profile.rate_mbit
+    return {"capacity_mbit": float(rate_mbit)} if rate_mbit else {}
+
+
+def _flow(flow: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    """A flow binding with identifiers of the paths that this topology has."""
+    numbers = {path.name: number for number, path in enumerate(paths, 1)}
+    known = [numbers[name] for name in flow["paths"] if name in numbers]
+    return {**{key: value for key, value in flow.items() if key != "paths"}, "bids": known or list(numbers.values())}
+
+
+def _bid(rows: Sequence[Mapping[str, Any]], interface: str) -> int:
+    return next(int(row["bid"]) for row in rows if row["name"] == interface)
