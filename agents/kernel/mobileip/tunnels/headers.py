@@ -4,6 +4,9 @@ import socket
 import struct
 from typing import Final
 
+from agents.wire.errors import WireError
+from agents.wire.mobileip.tunnel import decapsulate
+
 PROTOCOL_IPIP: Final = 4
 PROTOCOL_GRE: Final = 47
 PROTOCOL_UDP: Final = 17
@@ -15,6 +18,7 @@ UDP_IPIP: Final = b"\x04\x04\0\0"
 """Tunnel data message, next header 4 (RFC 3519 section 3.3)."""
 _GRE_CHECKSUM, _GRE_KEY, _GRE_SEQUENCE, _GRE_OTHER = 0x8000, 0x2000, 0x1000, 0x4FFF
 """_GRE_OTHER: routing, reserved bits and version: not read here."""
+_ECN, _CONGESTION_EXPERIENCED = 0x03, 0x03
 _OUTER = struct.Struct("!BBHHHBBH4s4s")
 
 
@@ -38,7 +42,19 @@ def inner_of_raw(data: bytes, protocol: int) -> bytes | None:
             return None
         at += length
     inner = data[at:]
-    return inner if is_packet(inner) else None
+    if not is_packet(inner):
+        return None
+    if data[1] & _ECN == _CONGESTION_EXPERIENCED:
+        return _marked(data)
+    return inner
+
+
+def _marked(data: bytes) -> bytes | None:
+    """A router on the way has seen congestion: the inner packet says so from now on (RFC 6040 section 4.2)."""
+    try:
+        return decapsulate(data).inner
+    except WireError:
+        return None
 
 
 def gre_header_length(head: bytes) -> int | None:

@@ -11,17 +11,20 @@ from typing import Any, Final
 
 from agents.core.mobileip.actions import Encapsulation, Tunnel
 from agents.kernel.mobileip.netlink import MobileNetlink
-from agents.kernel.mobileip.tunnels import errors
 from agents.kernel.mobileip.tunnels.engine import Engine
 from agents.kernel.mobileip.tunnels.headers import PROTOCOL_GRE, PROTOCOL_IPIP
 from agents.kernel.mobileip.tunnels.inner import Inner, open_inner
 from agents.kernel.mobileip.tunnels.outer import RawReceiver
 from agents.kernel.mobileip.tunnels.pipe import Pipe, RawPipe, UdpTunnelPipe
+from agents.wire.errors import WireError
+from agents.wire.mobileip import tunnel_errors
 from agents.wire.mobileip.values import REGISTRATION_PORT
 
 OVERHEAD: Final = {Encapsulation.IP_IN_IP: 20, Encapsulation.GRE: 24, Encapsulation.UDP: 32, Encapsulation.NONE: 0}
 """Octets in front of an inner packet."""
 MTU_DEFAULT: Final = 1500
+LEAST_MTU: Final = 552
+"""Smaller path MTUs are not believed: anybody can send an ICMP error (net.ipv4.route.min_pmtu has the same value)."""
 PATH_MTU_LIFETIME_S: Final = 600.0
 """A smaller path MTU is forgotten after so long (RFC 1191 section 6.3)."""
 RELAYED_PER_S: Final = 50
@@ -45,6 +48,8 @@ class Port:
     """Next hop on `device`; "": a point-to-point interface."""
     pipe: Pipe | None = None
     link_mtu: int = 0
+    link_index: int = 0
+    """Of the physical interface when it was bound; 0: none."""
     path_mtu: int = 0
     """Of the outer packets, learned from ICMP; 0: that of the physical interface."""
     path_mtu_until_s: float = 0.0
@@ -100,6 +105,7 @@ class Tunnels:
     def _make(self, tunnel: Tunnel, number: int) -> Port:
         device, link_mtu = f"{PREFIX}{number}", _interface_mtu(tunnel.interface)
         port = Port(tunnel, number, device, "userspace", link_mtu - OVERHEAD[tunnel.encapsulation], link_mtu=link_mtu)
+        port.link_index = _index(tunnel.interface)
         if tunnel.encapsulation is Encapsulation.NONE:
             port.device, port.gateway, port.backend = tunnel.interface, tunnel.remote, "none"
             return port
@@ -231,31 +237,35 @@ class Tunnels:
                 packet = self._icmp.recv(0x10000)
             except BlockingIOError:
                 return
-            error = errors.parse(packet)
-            port = self._blamed(error) if error else None
-            if error and port:
-                self._take_error(port, error)
+            with contextlib.suppress(WireError):
+                error = tunnel_errors.read_error(packet)
+                port = self._blamed(error)
+                if port is not None:
+                    self._take_error(port, error)
 
-    def _blamed(self, error: errors.TunnelError) -> Port | None:
+    def _blamed(self, error: tunnel_errors.TunnelError) -> Port | None:
         for port in list(self.ports.values()):
             tunnel = port.tunnel
             same = _PROTOCOLS.get(tunnel.encapsulation, 17) == error.protocol and tunnel.remote_port in (0, error.remote_port)
-            if same and (tunnel.local, tunnel.remote) == (error.local, error.remote):
+            if same and (tunnel.local, tunnel.remote) == (error.source, error.destination):
                 return port
         return None
 
-    def _take_error(self, port: Port, error: errors.TunnelError) -> None:
+    def _take_error(self, port: Port, error: tunnel_errors.TunnelError) -> None:
         port.notes["icmp_errors"] = port.notes.get("icmp_errors", 0) + 1
-        if error.code == errors.TOO_BIG and error.kind == errors.UNREACHABLE and port.pipe is not None:
-            self._lower(port, error.mtu)
-        message = errors.relayed(error, port.mtu) if port.pipe is not None else None
-        if message and self._may_relay():
+        if port.pipe is None:
+            return  # the kernel's own tunnels do all this
+        if error.inner_mtu:
+            self._lower(port, error.inner_mtu + OVERHEAD[port.tunnel.encapsulation])
+        packet = tunnel_errors.relayed(error, port.tunnel.local)
+        if packet is not None and self._may_relay():
             with contextlib.suppress(OSError):
-                self._icmp.sendto(message[1], (message[0], 0))
+                # Behind the IP header of 20 octets, for the address in it.
+                self._icmp.sendto(packet[20:], (socket.inet_ntoa(packet[16:20]), 0))
                 port.notes["icmp_relayed"] = port.notes.get("icmp_relayed", 0) + 1
 
     def _lower(self, port: Port, mtu: int) -> None:
-        mtu = max(mtu, errors.LEAST_MTU)
+        mtu = max(mtu, LEAST_MTU)
         if mtu < (port.path_mtu or port.link_mtu):
             port.path_mtu, port.path_mtu_until_s = mtu, time.monotonic() + PATH_MTU_LIFETIME_S
             self._apply_mtu(port)
@@ -276,6 +286,17 @@ class Tunnels:
                 port.path_mtu = 0
             port.link_mtu = _interface_mtu(port.tunnel.interface) or port.link_mtu
             self._apply_mtu(port)
+            self._follow(port)
+
+    def _follow(self, port: Port) -> None:
+        """A physical interface that went and came back is another one: sockets bound to the old one send nothing."""
+        index, pipe = _index(port.tunnel.interface), port.pipe
+        if index and index != port.link_index and pipe is not None:
+            port.link_index = index
+            try:
+                self._engine.call(lambda: pipe.reconnect(self._engine))
+            except OSError as error:
+                self._on_problem("failed", {"what": f"{port.device}: {error.strerror}"})
 
     @staticmethod
     def _apply_mtu(port: Port) -> None:
@@ -304,7 +325,7 @@ class Tunnels:
 
 def _icmp_socket() -> socket.socket:
     result = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
-    wanted = (errors.UNREACHABLE, errors.TIME_EXCEEDED, errors.PARAMETER_PROBLEM)
+    wanted = (tunnel_errors.UNREACHABLE, tunnel_errors.TIME_EXCEEDED)
     mask = 0xFFFF_FFFF & ~sum(1 << kind for kind in wanted)
     result.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", mask))
     return result
@@ -319,6 +340,14 @@ def _interface_mtu(name: str) -> int:
             return int(struct.unpack("16si20x", fcntl.ioctl(sock, _SIOCGIFMTU, struct.pack("16s24x", name.encode())))[1])
     except OSError:
         return MTU_DEFAULT
+
+
+def _index(name: str) -> int:
+    """Of an interface; 0 when there is none."""
+    try:
+        return socket.if_nametoindex(name) if name else 0
+    except OSError:
+        return 0
 
 
 def _device_counters(device: str) -> dict[str, int]:

@@ -31,6 +31,10 @@ class Pipe:
         engine.forget(self.device.fileno())
         self.device.close()
 
+    def reconnect(self, engine: Engine) -> None:
+        """New sockets, because the physical interface is another one. Raises OSError; the old ones stay then."""
+        raise NotImplementedError
+
     def counters(self) -> dict[str, Any]:
         """Packets and octets of inner packets."""
         return {
@@ -95,8 +99,21 @@ class RawPipe(Pipe):
 
     def __init__(self, tunnel: Tunnel, device: Inner, protocol: int) -> None:
         super().__init__(tunnel, device)
-        self._sender = RawSender(tunnel.local, tunnel.remote, tunnel.interface, protocol)
-        self._send = self._sender.send  # type: ignore[method-assign]
+        self._protocol = protocol
+        self._use(self._open())
+
+    def _open(self) -> RawSender:
+        return RawSender(self.tunnel.local, self.tunnel.remote, self.tunnel.interface, self._protocol)
+
+    def _use(self, sender: RawSender) -> None:
+        self._sender = sender
+        self._send = sender.send  # type: ignore[method-assign]
+
+    def reconnect(self, engine: Engine) -> None:
+        """A new sender; receiving is not bound to an interface."""
+        before, new = self._sender, self._open()
+        self._use(new)
+        before.close()
 
     def close(self, engine: Engine) -> None:
         """Close device and socket."""
@@ -109,9 +126,24 @@ class UdpTunnelPipe(Pipe):
 
     def __init__(self, tunnel: Tunnel, device: Inner, local_port: int, message: Callable[[bytes, int], None]) -> None:
         super().__init__(tunnel, device)
-        self._udp = UdpPipe(tunnel.local, local_port, tunnel.remote, tunnel.remote_port or local_port, tunnel.interface)
-        self._message = message
-        self._send = self._udp.send  # type: ignore[method-assign]
+        self._message, self._local_port = message, local_port
+        self._use(self._open())
+
+    def _open(self) -> UdpPipe:
+        tunnel, port = self.tunnel, self._local_port
+        return UdpPipe(tunnel.local, port, tunnel.remote, tunnel.remote_port or port, tunnel.interface)
+
+    def _use(self, udp: UdpPipe) -> None:
+        self._udp = udp
+        self._send = udp.send  # type: ignore[method-assign]
+
+    def reconnect(self, engine: Engine) -> None:
+        """A new socket."""
+        before, new = self._udp, self._open()
+        engine.forget(before.socket.fileno())
+        before.close()
+        self._use(new)
+        engine.watch(new.socket.fileno(), self._on_socket)
 
     def watch(self, engine: Engine) -> None:
         """Handle device and socket."""
