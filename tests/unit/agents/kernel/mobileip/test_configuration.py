@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 
 from agents.config import ConfigError
 from agents.core.mobileip.actions import Encapsulation
+from agents.core.mobileip.foreign_agent_config import ForeignAgentConfig
+from agents.core.mobileip.home_agent_config import HomeAgentConfig, MobileNode
+from agents.core.mobileip.mobile_node_config import InterfaceConfig, MobileNodeConfig
 from agents.core.mobileip.selection import StaticFlow
 from agents.kernel.mobileip import foreign_agent, home_agent, mobile_node
-from agents.kernel.mobileip.configuration import flows
+from agents.kernel.mobileip.configuration import AgentConfig, flows
 from agents.wire.mobileip.authentication import Algorithm
 from agents.wire.mobileip.values import AccessTechnology, Selector
 
@@ -119,6 +123,32 @@ def test_a_mistake_is_one_line_with_the_remedy(tmp_path: Path, role: str, text: 
         read(tmp_path, role, text)
     assert str(caught.value).startswith(str(tmp_path / "agent.toml") + ": ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind", [AgentConfig, HomeAgentConfig, MobileNode, MobileNodeConfig, InterfaceConfig, ForeignAgentConfig]
+)
+def test_the_manual_names_every_field(kind: type) -> None:
+    inside = {
+        "associations",
+        "association",
+        "home_associations",
+        "mobile_associations",
+        "foreign_associations",
+        "policy",
+        "labels",
+    }
+    tables = {"mobile_nodes", "foreign_agents", "interfaces", "links", "flows", "limits", "settings", "discovery"}
+    text = PAGE.read_text(encoding="utf-8")
+    missing = [field.name for field in fields(kind) if field.name not in inside | tables and f"`{field.name}`" not in text]
+    assert missing == []
+
+
+def test_the_manual_names_every_command() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for driver in (home_agent.HomeAgentDriver, mobile_node.MobileNodeDriver, foreign_agent.ForeignAgentDriver):
+        for command in driver.commands(object.__new__(driver)):
+            assert f"| `{command}` |" in text
 
 
 def test_flows_of_a_command() -> None:
