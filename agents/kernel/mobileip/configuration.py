@@ -119,7 +119,7 @@ def flows(values: Any, where: str) -> tuple[StaticFlow, ...]:
 
 def settings(table: Table) -> Settings:
     """Path selection's settings."""
-    return _made(table, Settings, scalars(table, Settings, ("flows",)))
+    return made(table, Settings, scalars(table, Settings, ("flows",)))
 
 
 def scalars(table: Table, kind: type, leave: Collection[str] = ()) -> dict[str, Any]:
@@ -158,11 +158,7 @@ def enum_number(table: Table, name: str, kind: type[IntEnum], default: IntEnum) 
 
 
 def made(table: Table, kind: type[T], values: dict[str, Any]) -> T:
-    """The dataclass; what it refuses is an error of the file."""
-    return _made(table, kind, values)
-
-
-def _made(table: Table, kind: type[T], values: dict[str, Any]) -> T:
+    """The dataclass; what it refuses is an error of the file. Raises config.ConfigError."""
     try:
         return kind(**values)
     except ValueError as error:
