@@ -146,6 +146,11 @@ class Connection:
         return self.host_mtu - (20 if len(self.local) == 4 else 40) - 20 - (12 if self.timestamps else 0)
 
     @property
+    def ack_edge(self) -> int:
+        """The t up to which this host takes data: the right edge of its window."""
+        return self.ack + (self.ack_window << (self.offered.window_scale or 0))
+
+    @property
     def half_open(self) -> bool:
         """Is the handshake under way?"""
         return self.state in (State.SYN_SENT, State.SYN_RECEIVED)

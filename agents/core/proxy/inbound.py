@@ -319,7 +319,7 @@ def _payload(
         subflow.newest = piece.start
         first, last = piece.start + piece.shift, piece.end + piece.shift
         if last <= connection.ack:
-            _acknowledge_known(connection, subflow, actions)
+            _acknowledge_known(connection, subflow, again, actions)
             continue
         if again:
             subflow.answer_due = subflow.repeated = True
@@ -334,8 +334,13 @@ def _payload(
     return out
 
 
-def _acknowledge_known(connection: Connection, subflow: Subflow, actions: list[Action]) -> None:
-    """Data that this host has had by another subflow needs an ACK here, but not the host (RFC 8684 section 3.3.6)."""
+def _acknowledge_known(connection: Connection, subflow: Subflow, again: bool, actions: list[Action]) -> None:
+    """Data that this host has had by another subflow needs an ACK here, but not the host (RFC 8684 section 3.3.6).
+
+    `again`: nor is it the first copy here, so the peer waits for an ACK that a gap of the data holds back.
+    """
+    if again and not connection.sack:
+        subflow.acknowledge_held(connection.ack, connection.ack_edge)
     san, blocks = subflow.project_ack(connection.ack, connection.ack_blocks)
     subflow.acknowledged(san, blocks)
     actions.append(Send(packets.pure_ack(connection, subflow, blocks)))

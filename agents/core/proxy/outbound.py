@@ -245,8 +245,7 @@ def _says_nothing_new(
     out = []
     for subflow in due:
         if subflow.repeated and not connection.sack:
-            window = segment.window << (connection.offered.window_scale or 0)
-            subflow.acknowledge_held(connection.ack, connection.ack + window)
+            subflow.acknowledge_held(connection.ack, connection.ack_edge)
         subflow.answer_due = subflow.repeated = False
         extra = b"" if connection.confirmed else _third_ack(connection)
         out.append((subflow, packets.pure_ack(connection, subflow, subflow.sack_sent, extra)))

@@ -389,3 +389,15 @@ def test_what_a_host_without_sack_holds_above_a_gap_is_acknowledged_on_its_subfl
     peer.far(a, 100, t=1)
     peer.host(ack=201)
     assert (a.acked, peer.data_ack) == (101, 201)
+
+
+def test_a_repetition_of_what_the_host_has_is_acknowledged_above_what_it_holds_without_sack() -> None:
+    """After a break far data came first on the new subflow, then what is due: its ACK waits for the far data, which waits for
+    data that the peer cannot send before it gets that ACK."""
+    peer, _a, b = pair(sack=False)
+    peer.far(b, 100, t=1001)
+    peer.far(b, 100, t=1, s=101)
+    peer.host(ack=101)
+    assert (b.acked, peer.data_ack) == (1, 101)
+    peer.far(b, 100, t=1, s=101)
+    assert (b.acked, peer.data_ack) == (201, 101)
