@@ -31,8 +31,11 @@ from analysis.measures import measure_stream, observe
 from analysis.measures.datagrams import jitter_ms
 from analysis.measures.gap import Floats, Gap, longest_gap
 from analysis.measures.goodput import phase_rates
+from analysis.packets.selection import choose
 from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_workload
 from analysis.series import Series, build_series, read_series, write_series
+from analysis.several import flows_of
+from analysis.several import measure as measure_flows
 from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
 METRICS_VERSION = 9
@@ -89,7 +92,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
     if run.state != "complete":
         return out, None
     evidence = gather(run)
-    missing = [name for name in _RECORDS.get(run.workload_kind, ()) if not (run.path / "workload" / name).exists()]
+    missing = [name for name in _RECORDS.get(run.workload_kind, ()) if not (run.records / name).exists()]
     remark = None
     if missing and crashed(run):
         remark = f"no record of the {'sender' if missing == [SENDER_RECORD] else 'receiver'}"
@@ -216,7 +219,7 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
     run = evidence.run
     receiver, sender = load_workload(run, "receiver"), load_workload(run, "sender")
     assert receiver is not None  # see _RECORDS
-    rows = load_columns(run.path / "workload" / "progress.csv", ("t_mono_ns", "bytes"))
+    rows = load_columns(run.records / "progress.csv", ("t_mono_ns", "bytes"))
     totals = rows["bytes"].to_numpy(np.float64)
     grew = np.diff(totals, prepend=0.0) > 0
     complete = bool(receiver.get("complete"))
@@ -280,7 +283,7 @@ def _iperf3(evidence: Evidence) -> tuple[Json, Series | None]:
 
 def _samples(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of samples.csv (one per sequence number, times in s) and those of them that were received, by arrival."""
-    table = load_columns(evidence.run.path / "workload" / "samples.csv", ("seq", "sent_mono_ns", "received_mono_ns"))
+    table = load_columns(evidence.run.records / "samples.csv", ("seq", "sent_mono_ns", "received_mono_ns"))
     samples = pd.DataFrame(
         {
             "seq": table["seq"],
@@ -295,6 +298,7 @@ def _samples(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _datagrams(evidence: Evidence, node: str) -> pd.DataFrame:
     """The workload's datagrams towards the receiver, in the captures of a node."""
     table, devices = evidence.packets(node)
+    table = choose(table, None, evidence.run.port)
     return datagram_arrivals(table, devices, evidence.run.addresses(sides(evidence.run)[0]))
 
 
@@ -412,11 +416,26 @@ def _unknown(evidence: Evidence) -> tuple[Json, Series | None]:
     return {}, None
 
 
+def _mix(evidence: Evidence) -> tuple[Json, Series | None]:
+    """Several flows, each by the measures of its own kind."""
+    missing = [
+        f"{name}/{record}"
+        for name, run in flows_of(evidence.run).items()
+        for record in _RECORDS[run.workload_kind]
+        if not (run.records / record).exists()
+    ]
+    if missing:
+        evidence.problems += [f"workload/{name}: missing" for name in missing]
+        return {}, None
+    return measure_flows(evidence, _WORKLOADS)
+
+
 _RECORDS = {
+    "mix": ("flows.json",),
     "bulk": ("receiver.json", "progress.csv", SENDER_RECORD),
     "iperf3": ("iperf3.json",),
     "voice": ("samples.csv", SENDER_RECORD),
     "rpc": ("receiver.json", "samples.csv", SENDER_RECORD),
 }
 """What the programs of a workload leave behind, all but one of them the receiver's."""
-_WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc}
+_WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc, "mix": _mix}

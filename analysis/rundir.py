@@ -90,6 +90,15 @@ class Run:
     paths: tuple[PathInfo, ...]
     captures: tuple[CaptureEntry, ...]
     clock_spread_ms: float
+    folder: str = "workload"
+    """Where the records of the workload are."""
+    port: int | None = None
+    """The server's port, of one flow among several."""
+
+    @property
+    def records(self) -> Path:
+        """Folder of the workload's records."""
+        return self.path / self.folder
 
     @property
     def label(self) -> str:
@@ -195,7 +204,9 @@ def load_run(path: Path) -> Run:
         paths=tuple(_path(p, i, where) for i, p in enumerate(m.get("paths") or [])),
         captures=tuple(_capture(c, i, where) for i, c in enumerate(m.get("captures") or [])),
         clock_spread_ms=spread,
-        **times,
+        t0_mono_ns=times["t0_mono_ns"],
+        t0_wall_ns=times["t0_wall_ns"],
+        ended_mono_ns=times["ended_mono_ns"],
     )
 
 
@@ -265,8 +276,8 @@ def _load_timeline(path: Path, t0_mono_ns: int, t0_wall_ns: int, needed: bool) -
 
 
 def load_workload(run: Run, role: str) -> Json | None:
-    """`workload/<role>.json`, or None when the workload has no such side."""
-    path = run.path / "workload" / f"{role}.json"
+    """`<role>.json` of the workload, or None when the workload has no such side."""
+    path = run.records / f"{role}.json"
     return read_json(path) if path.exists() else None
 
 

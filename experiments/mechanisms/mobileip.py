@@ -21,8 +21,8 @@ HOME_ADDRESS = HOME.host(10)[0].split("/")[0]
 """Not one that the home link's DHCP server gives."""
 AGENT_NODE, HOME_ROLE, MOBILE_ROLE, FOREIGN_ROLE = "ha1", "home-agent", "mobile-node", "foreign-agent"
 SECURITY: Final = {"spi": 256, "key": "00112233445566778899aabbccddeeff"}
-PROBES: Final = {"probe_interval_s": 0.5, "probe_timeout_s": 0.5, "probe_failures": 3}
-"""A silent path is given up after one and a half to two seconds."""
+PROBES: Final = {"probe_interval_s": 0.2, "probe_timeout_s": 0.4, "probe_failures": 3}
+"""A silent path is given up after two seconds at most."""
 ADVERTISEMENTS: Final = {"advertisement_interval_s": 1.0, "advertisement_lifetime_s": 3}
 """RFC 5944 section 2.3: at most one a second, and three may be lost."""
 _TECHNOLOGIES: Final = {"wlan": "wlan", "lte": "eutran", "cdma": "cdma_1x", "eth": "ethernet", "eth1": "ethernet",
@@ -88,8 +88,10 @@ class MobileIp(Mechanism):
             return not bed.agent_command(AGENT_NODE, HOME_ROLE, {"cmd": "bindings"})["bindings"]
         present = sum(path.interface in bed.addresses(bed.mn) for path in paths)
         wanted = present if self.settings.get("multipath") else min(present, 1)
-        shares = [row["shares"] for row in status["forwarding"]]
-        return bool(shares) and len(shares[0]) == wanted
+        usable = [
+            row for row in bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "bindings"})["bindings"] if row["validated"]
+        ]
+        return len(usable) == wanted and bool(status["forwarding"]) and bool(status["forwarding"][0]["shares"])
 
     def client_address(self, bed: Testbed) -> str | None:
         """The home address."""
@@ -148,6 +150,15 @@ class MobileIpMultipath(MobileIp):
         bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "deregister", "interface": old})
 
 
+class MobileIpStandby(MobileIpMultipath):
+    """All flows are on the preferred network's tunnel; the others stand by."""
+
+    name: ClassVar[str] = "mip4-multipath-backup"
+    label: ClassVar[str] = "Mobile IPv4, 2nd tunnel standby"
+    summary: ClassVar[str] = "as mip4-multipath, but all flows are on the preferred network's tunnel; the others stand by"
+    selection: ClassVar[str] = "priority"
+
+
 class MobileIpPerPacket(MobileIpMultipath):
     """The packets of a flow take the tunnels in turn."""
 
@@ -164,9 +175,9 @@ class MobileIpFlows(MobileIpMultipath):
     label: ClassVar[str] = "Mobile IPv4, flow bindings"
     summary: ClassVar[str] = "as mip4-multipath, with flow bindings: HTTP on WLAN, voice on LTE, SIP on WLAN, others if lost"
     flows: ClassVar[Sequence[Mapping[str, Any]]] = (
-        {"protocol": "tcp", "source_port": HTTP_PORTS, "paths": ("wlan", "lte", "cdma")},
+        {"protocol": "tcp", "source_port": HTTP_PORTS, "paths": ("wlan", "cdma", "lte")},
         {"protocol": "udp", "source_port": VOICE_PORTS, "paths": ("lte", "wlan", "cdma")},
-        {"protocol": "tcp", "source_port": RPC_PORTS, "paths": ("wlan", "cdma", "lte")},
+        {"protocol": "tcp", "source_port": RPC_PORTS, "paths": ("wlan", "lte", "cdma")},
     )
 
 
@@ -174,6 +185,7 @@ MOBILE_IP_MECHANISMS: tuple[type[Mechanism], ...] = (
     MobileIp,
     MobileIpForeignAgents,
     MobileIpMultipath,
+    MobileIpStandby,
     MobileIpPerPacket,
     MobileIpFlows,
 )

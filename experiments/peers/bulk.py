@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments.clock import now_ns
 from experiments.peers import common
-from experiments.peers.common import connect, listen, names, report, until_end_requested, write_summary
+from experiments.peers.common import connect, listen, names, names_if_known, report, until_end_requested, write_summary
 
 _BLOCK_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
@@ -48,7 +48,7 @@ def send_stream(sock: socket.socket, order: dict[str, Any], out: Path) -> None:
         except OSError as problem:
             error = str(problem)
     summary = {"role": "sender", "bytes": sent, "sha256": sha.hexdigest(), "complete": complete, "error": error,
-               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **_names(sock)}  # fmt: skip
+               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **names_if_known(sock)}  # fmt: skip
     write_summary(out / "sender.json", summary)
     report("done", role="sender", bytes=sent, error=error)
 
@@ -79,20 +79,13 @@ def receive_stream(sock: socket.socket, out: Path) -> None:
         except OSError as problem:
             error = str(problem)
     summary = {"role": "receiver", "bytes": received, "sha256": sha.hexdigest(), "complete": complete, "error": error,
-               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **_names(sock)}  # fmt: skip
+               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **names_if_known(sock)}  # fmt: skip
     sock.close()
     with (out / "progress.csv").open("w") as file:
         file.write("t_mono_ns,bytes\n")
         file.writelines(f"{t},{b}\n" for t, b in zip(times_ns, totals, strict=True))
     write_summary(out / "receiver.json", summary)
     report("done", role="receiver", bytes=received, error=error)
-
-
-def _names(sock: socket.socket) -> dict[str, Any]:
-    try:
-        return names(sock)
-    except OSError:  # the connection was reset: the kernel has forgotten the names
-        return {"local": None, "peer": None}
 
 
 def _read_order(sock: socket.socket) -> dict[str, Any]:

@@ -94,3 +94,11 @@ def connect(address: str, port: int, bind: str | None) -> socket.socket:
 def names(sock: socket.socket) -> dict[str, list[Any]]:
     """Local and peer address and port, for the summary."""
     return {"local": list(sock.getsockname()[:2]), "peer": list(sock.getpeername()[:2])}
+
+
+def names_if_known(sock: socket.socket) -> dict[str, list[Any] | None]:
+    """The same; None for a connection that was reset: the kernel has forgotten its names."""
+    try:
+        return {**names(sock)}
+    except OSError:
+        return {"local": None, "peer": None}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments.clock import now_ns, sleep_until
 from experiments.peers import common
-from experiments.peers.common import connect, listen, names, report, until_end_requested, write_summary
+from experiments.peers.common import connect, listen, names, names_if_known, report, until_end_requested, write_summary
 
 _REQUEST = struct.Struct("!IqI100x")  # sequence number, sending time (ns), wanted response size (bytes)
 
@@ -41,7 +41,7 @@ def serve(sock: socket.socket, out: Path) -> None:
                 answered += 1
         except OSError as problem:
             error = str(problem)
-    write_summary(out / "sender.json", {"role": "sender", "responses": answered, "error": error})
+    write_summary(out / "sender.json", {"role": "sender", "responses": answered, "error": error, **names_if_known(sock)})
     report("done", role="sender")
 
 
@@ -74,7 +74,7 @@ def ask(sock: socket.socket, out: Path, seconds: float, interval_ms: float, resp
         file.write("seq,sent_mono_ns,received_mono_ns\n")
         file.writelines(f"{seq},{sent},{received}\n" for seq, sent, received in samples)
     summary = {"role": "receiver", "responses": len(samples), "complete": complete, "error": error,
-               "unanswered_since_mono_ns": pending[1] if pending else None}  # fmt: skip
+               "unanswered_since_mono_ns": pending[1] if pending else None, **names_if_known(sock)}  # fmt: skip
     write_summary(out / "receiver.json", summary)
     sock.close()
     report("done", role="receiver", responses=len(samples))

@@ -5,10 +5,11 @@ from experiments.model import Workload as WorkloadSpec
 from experiments.workloads.base import Workload
 from experiments.workloads.bulk import Bulk
 from experiments.workloads.iperf import Iperf3
+from experiments.workloads.mix import Mix
 from experiments.workloads.rpc import Rpc
 from experiments.workloads.voice import Voice
 
-REGISTRY: dict[str, type[Workload]] = {cls.kind: cls for cls in (Bulk, Iperf3, Voice, Rpc)}
+REGISTRY: dict[str, type[Workload]] = {cls.kind: cls for cls in (Bulk, Iperf3, Voice, Rpc, Mix)}
 
 
 def make(spec: WorkloadSpec) -> Workload:

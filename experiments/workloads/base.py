@@ -15,7 +15,7 @@ from experiments.processes import NodeProcess
 if TYPE_CHECKING:
     from experiments.testbed import Testbed
 
-_START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 30.0
 
 
 class RunningWorkload:
@@ -72,10 +72,11 @@ class Workload:
                 raise RoamlabError(f"workload {self.kind}: {name} = {value!r} must be a number, at least 1")
         self.spec = spec
         self.values = {**self.parameters, **spec.parameters}
+        self.port = PORT
 
     def _peer(self, role: str, out: Path, address: str) -> list[str]:
         module = f"experiments.peers.{self.program}"
-        return [sys.executable, "-m", module, role, "--out", str(out), "--address", address, "--port", str(PORT)]
+        return [sys.executable, "-m", module, role, "--out", str(out), "--address", address, "--port", str(self.port)]
 
     def server_command(self, out: Path, address: str, scenario: Scenario) -> list[str]:
         """The program on the CN."""
@@ -85,15 +86,28 @@ class Workload:
         """The program on the MN."""
         return self._peer("connect", out, address) + (["--bind", bind] if bind else [])
 
+    def serve(self, out: Path, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, suffix: str = "") -> NodeProcess:
+        """Start the CN's program, with its records in the folder `out`; it will report `ready`."""
+        command = self.server_command(out, bed.cn_address(scenario.family), scenario)
+        return bed.spawn(bed.cn, mechanism.command(command, bed.cn.name), f"server{suffix}", reports=True)
+
+    def connect(
+        self, out: Path, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int, suffix: str = ""
+    ) -> NodeProcess:
+        """Start the MN's program; it will report `connected`."""
+        address, bind = bed.cn_address(scenario.family), mechanism.client_address(bed)
+        command = self.client_command(out, address, bind, scenario, seed)
+        return bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), f"client{suffix}", reports=True)
+
     def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningWorkload:
         """Start server and client; return when the connection is there: that is time 0 of the scenario."""
         out = bed.directory / "workload"
-        address = bed.cn_address(scenario.family)
-        command = mechanism.command(self.server_command(out, address, scenario), bed.cn.name)
-        server = bed.spawn(bed.cn, command, "server", reports=True)
-        server.expect("ready", _START_TIMEOUT_S)
-        bind = mechanism.client_address(bed)
-        command = self.client_command(out, address, bind, scenario, seed)
-        client = bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), "client", reports=True)
-        connected = client.expect("connected", _START_TIMEOUT_S)
+        server = self.serve(out, bed, mechanism, scenario)
+        server.expect("ready", START_TIMEOUT_S)
+        return self.running(bed, server, self.connect(out, bed, mechanism, scenario, seed))
+
+    @staticmethod
+    def running(bed: "Testbed", server: NodeProcess, client: NodeProcess) -> RunningWorkload:
+        """The workload, as soon as the client says that it is connected."""
+        connected = client.expect("connected", START_TIMEOUT_S)
         return RunningWorkload(bed, server, client, int(connected.get("mono_ns", now_ns())))

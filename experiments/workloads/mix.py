@@ -1,0 +1,102 @@
+"""Several flows at once: downloads, voice calls and requests, each with programs, port and records of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from experiments.errors import RoamlabError
+from experiments.mechanisms.base import Mechanism
+from experiments.model import Scenario
+from experiments.model import Workload as WorkloadSpec
+from experiments.ports import HTTP_PORTS, RPC_PORTS, VOICE_PORTS
+from experiments.rundir import write_json
+from experiments.workloads.base import START_TIMEOUT_S, RunningWorkload, Workload
+from experiments.workloads.bulk import Bulk
+from experiments.workloads.rpc import Rpc
+from experiments.workloads.voice import Voice
+
+if TYPE_CHECKING:
+    from experiments.testbed import Testbed
+
+_KINDS: dict[str, tuple[type[Workload], str]] = {
+    "bulk": (Bulk, HTTP_PORTS),
+    "voice": (Voice, VOICE_PORTS),
+    "rpc": (Rpc, RPC_PORTS),
+}
+
+
+class RunningMix(RunningWorkload):
+    """All flows under way; it has ended when the last one has."""
+
+    def __init__(self, flows: list[RunningWorkload]) -> None:
+        self.flows = flows
+        self.t0_mono_ns = max(flow.t0_mono_ns for flow in flows)
+        self.bytes = 0
+        self.last_bytes_ns: int | None = None
+
+    def finished(self) -> bool:
+        """Have all programs ended?"""
+        ended = [flow.finished() for flow in self.flows]
+        self.bytes = sum(flow.bytes for flow in self.flows)
+        self.last_bytes_ns = max((flow.last_bytes_ns for flow in self.flows if flow.last_bytes_ns is not None), default=None)
+        return all(ended)
+
+    def check(self) -> None:
+        """Raises RoamlabError when a program of a flow has failed."""
+        for flow in self.flows:
+            flow.check()
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for flow in self.flows:
+            flow.stop()
+
+
+class Mix(Workload):
+    """`bulk` downloads from ports 80 on, `voice` calls from port 5004 on, `rpc` dialogues from port 5060 on."""
+
+    kind: ClassVar[str] = "mix"
+    summary: ClassVar[str] = "several flows at once: so many of bulk (HTTP's port 80), voice (5004), rpc (SIP's port 5060)"
+    parameters: ClassVar[dict[str, Any]] = dict.fromkeys(_KINDS)
+
+    def __init__(self, spec: WorkloadSpec) -> None:
+        super().__init__(spec)
+        self.flows = list(self._flows())
+        if not self.flows:
+            raise RoamlabError(f"workload {self.kind}: it has no flow; say how many of {', '.join(_KINDS)}")
+
+    def _flows(self) -> Iterator[tuple[str, Workload]]:
+        for kind, (cls, ports) in _KINDS.items():
+            first, last = map(int, ports.split("-"))
+            count = self.values[kind] or 0
+            if count != int(count) or count > last - first + 1:
+                raise RoamlabError(
+                    f"workload {self.kind}: {kind} = {count!r} must be a whole number, at most {last - first + 1}"
+                )
+            for number in range(int(count)):
+                flow = cls(WorkloadSpec(kind=kind, direction=self.spec.direction))
+                flow.port = first + number
+                yield f"{kind}-{number + 1}", flow
+
+    def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningMix:
+        """Start all; time 0 is when the last one is connected. workload/flows.json says which they are."""
+        folder = bed.directory / "workload"
+        rows = [
+            {"name": name, "kind": flow.kind, "transport": flow.transport, "port": flow.port, "parameters": flow.values}
+            for name, flow in self.flows
+        ]
+        write_json(folder / "flows.json", {"flows": rows})
+        for name, _ in self.flows:
+            (folder / name).mkdir()
+        servers = [flow.serve(folder / name, bed, mechanism, scenario, f"-{name}") for name, flow in self.flows]
+        for server in servers:
+            server.expect("ready", START_TIMEOUT_S)
+        clients = [
+            flow.connect(folder / name, bed, mechanism, scenario, seed + number, f"-{name}")
+            for number, (name, flow) in enumerate(self.flows)
+        ]
+        return RunningMix([self.running(bed, *both) for both in zip(servers, clients, strict=True)])
+
+    def server_command(self, out: Path, address: str, scenario: Scenario) -> list[str]:
+        """Not used: each flow has a server of its own."""
+        raise NotImplementedError(self.kind)
