@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.emulation.proxy_lab import run
+from tests.emulation.proxy_lab import is_prefix, opened, run
 from topologies.links.interfaces import disable_offloads
 from topologies.links.netns import inside, new_namespace
 from topologies.mobile_host import control_request, to_toml
@@ -28,6 +29,7 @@ CORRESPONDENT = "10.65.0.2"
 KEY = "00112233445566778899aabbccddeeff"
 SPI = 256
 READY_S = 20.0
+TCP_PORT = 5001
 
 
 def care_of(path: int) -> str:
@@ -165,3 +167,43 @@ class Lab:
             "interface": interfaces, **fields,
         }  # fmt: skip
         return self.agent("mn", "mobile-node", config)
+
+
+@contextmanager
+def lab(paths: int = 2) -> Iterator[Lab]:
+    with tempfile.TemporaryDirectory() as folder, Lab(Path(folder), paths).running() as built:
+        yield built
+
+
+def ping(net: Lab, node: str, target: str, *options: str) -> bool:
+    with inside(net.nodes[node]):
+        words = ["ping", "-c", "1", "-W", "1", *options, target]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def transfer(net: Lab, client: str, server: str, target: str, amount: int, source: str = "", port: int = TCP_PORT) -> None:
+    """So many bytes by TCP, one way, with the right hash."""
+    pair = opened(net, client, server, target, port=port, mptcp=(False, False), source=source)  # type: ignore[arg-type]
+    go_on(pair, amount)
+    close(pair)
+
+
+def go_on(pair: Any, amount: int) -> None:
+    """`amount` more bytes arrive from the client, and they are the right ones."""
+    goal = pair.client.sent + amount
+
+    def moved() -> bool:
+        while pair.client.sent < goal and pair.client.send(goal - pair.client.sent):
+            pass
+        while pair.server.receive():
+            pass
+        return bool(pair.server.received >= goal)
+
+    wait_until(moved, 20.0, f"{amount} bytes arrive", 0.001)
+    assert pair.server.received_hash.hexdigest() == pair.client.sent_hash.hexdigest()
+    assert is_prefix(pair.server, pair.client)
+
+
+def close(pair: Any) -> None:
+    for sock in (pair.client.socket, pair.server.socket, pair.listener):
+        sock.close()

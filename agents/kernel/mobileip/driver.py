@@ -33,6 +33,9 @@ TIMER_LEAST_S: Final = 0.001
 """Between two looks at the core's deadlines: datagrams wait as well."""
 REFRESH_S: Final = 30.0
 """How often old path MTUs are looked for."""
+FORWARDED_AT_ONCE: Final = 256
+"""Home addresses in one transaction of nft."""
+_AFTER_FORWARDING: Final = (act.SendMessage, act.Log, act.DefendAddress, act.ReleaseAddress)
 _TUNNEL_DATA: Final = 4
 _LINE_FIELDS: Final = ("mono_ns", "wall_ns", "agent", "event")
 
@@ -265,8 +268,19 @@ class Driver:
                 # Without durable state no reply may leave: the mobile nodes ask again.
                 self._problem("failed", what=str(error))
                 wanted = [action for action in wanted if not isinstance(action, act.SendMessage)]
-        for action in wanted:
-            if not isinstance(action, act.Store):
+        rest = [action for action in wanted if not isinstance(action, act.Store)]
+        for item in gathered(rest) if self.side is Side.HOME_AGENT else rest:
+            if isinstance(item, list):
+                self._forward_together(item)
+            else:
+                self._attempt(item)
+
+    def _forward_together(self, group: list[act.Forwarding]) -> None:
+        """Forwarding of many home addresses: together, and what the kernel refuses then one by one."""
+        try:
+            self.forwarder.forward(*group)
+        except OSError:
+            for action in group:
                 self._attempt(action)
 
     def _attempt(self, action: Action) -> None:
@@ -369,6 +383,36 @@ class Driver:
             "bindings": self.bindings(), "tunnels": self.tunnels.status(), "forwarding": self.forwarder.rows(),
             "packets": self.forwarder.counters(), "strangers": dict(self.tunnels.strangers),
         }  # fmt: skip
+
+
+def gathered(wanted: list[Action]) -> list[Action | list[act.Forwarding]]:
+    """Actions with the forwardings of many home addresses in groups: each transaction of nft waits for the whole kernel (RCU).
+
+    Tunnels are opened before a group, and what came between its members follows it: no reply leaves before its packets can.
+    """
+    result: list[Action | list[act.Forwarding]] = []
+    group: list[act.Forwarding] = []
+    behind: list[Action] = []
+
+    def close_group() -> None:
+        for start in range(0, len(group), FORWARDED_AT_ONCE):
+            part = group[start : start + FORWARDED_AT_ONCE]
+            result.append(part if len(part) > 1 else part[0])
+        result.extend(behind)
+        group.clear()
+        behind.clear()
+
+    for action in wanted:
+        if isinstance(action, act.Forwarding):
+            group.append(action)
+        elif group and isinstance(action, _AFTER_FORWARDING):
+            behind.append(action)
+        else:
+            if not isinstance(action, act.OpenTunnel):
+                close_group()
+            result.append(action)
+    close_group()
+    return result
 
 
 def serve(configuration: AgentConfig, make: Callable[[EventLog], Driver]) -> None:

@@ -120,16 +120,18 @@ class Forwarder:
         return [home for home, item in self.active.items() if tunnel.key in {other.key for other in _tunnels_of(item)}]
 
     # -- home addresses -----------------------------------------------------------------------------------------------
-    def forward(self, forwarding: Forwarding) -> None:
-        """Replace the forwarding of a home address. Tunnels that are not open are left out until they are."""
-        home = forwarding.home_address
-        if forwarding.rules or forwarding.shares or forwarding.accept:
-            self.active[home] = forwarding
-        else:
-            self.active.pop(home, None)
-        self._update([], [home])
+    def forward(self, *forwardings: Forwarding) -> None:
+        """Replace the forwarding of home addresses, in one transaction. Tunnels that are not open are left out until they are."""
+        for forwarding in forwardings:
+            if forwarding.rules or forwarding.shares or forwarding.accept:
+                self.active[forwarding.home_address] = forwarding
+            else:
+                self.active.pop(forwarding.home_address, None)
+        homes = list(dict.fromkeys(forwarding.home_address for forwarding in forwardings))
+        self._update([], homes)
         if self._side is Side.HOME_AGENT:
-            self._point(home)
+            for home in homes:
+                self._point(home)
 
     def _point(self, home: str) -> None:
         """Without a mark the home address leads to one of its tunnels: ARP is answered only for what is elsewhere."""

@@ -61,13 +61,16 @@ class Pipe:
                 self._try_send(packets)
 
     def _try_send(self, packets: list[bytes]) -> None:
+        # Counted before they leave: whoever has got an answer to a packet finds it counted.
+        size = sum(map(len, packets))
+        self.sent_packets += len(packets)
+        self.sent_bytes += size
         try:
             self._send(packets)
         except OSError as error:
+            self.sent_packets -= len(packets)
+            self.sent_bytes -= size
             self._drop(errno.errorcode.get(error.errno or 0, "failed").lower(), len(packets))
-            return
-        self.sent_packets += len(packets)
-        self.sent_bytes += sum(map(len, packets))
 
     def take(self, inner: bytes | None) -> None:
         """A packet has come out of the tunnel; it reaches the device with `flush` at the latest."""
