@@ -1,6 +1,7 @@
 """ARP for home addresses: answering for them on the home link, and announcing where they are (RFC 5944 section 4.6)."""
 
 import asyncio
+import fcntl
 import socket
 import struct
 from typing import Final
@@ -10,6 +11,7 @@ from agents.kernel.mobileip.parameters import Parameters
 
 _ETH_P_ARP: Final = 0x0806
 _ETHERNET, _IPV4, _REQUEST, _REPLY = 1, 0x0800, 1, 2
+_SIOCGIFHWADDR: Final = 0x8927
 _BROADCAST = b"\xff" * 6
 ANNOUNCEMENT_DELAYS_S: Final = (0.0, 1.0, 3.0)
 """An announcement may be lost; hosts that missed it would go on sending to the old place."""
@@ -22,28 +24,27 @@ def announcement(address: str, link_address: bytes, operation: int) -> bytes:
     return struct.pack("!HHBBH", _ETHERNET, _IPV4, 6, 4, operation) + link_address + own + target + own
 
 
-def announce(address: str, interface: str) -> None:
-    """Send it once, as a request and as a reply: hosts differ in which one they take. Raises OSError."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.htons(_ETH_P_ARP)) as sock:
-        sock.bind((interface, 0))
-        own = sock.getsockname()[4]
-        for operation in (_REQUEST, _REPLY):
-            sock.sendto(announcement(address, own, operation), (interface, _ETH_P_ARP, 0, 0, _BROADCAST))
-
-
 class Announcer:
     """Announces an address several times, until it is told that this is no longer so."""
 
     def __init__(self) -> None:
         self._timers: dict[str, list[asyncio.TimerHandle]] = {}
+        # One for all: to bind or close such a socket waits for the whole kernel (RCU), for each of thousands of addresses.
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+    def announce(self, address: str, interface: str) -> None:
+        """Send it once, as a request and as a reply: hosts differ in which one they take. Raises OSError."""
+        own = fcntl.ioctl(self._socket, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))[18:24]
+        for operation in (_REQUEST, _REPLY):
+            self._socket.sendto(announcement(address, own, operation), (interface, _ETH_P_ARP, 0, 0, _BROADCAST))
 
     def begin(self, address: str, interface: str) -> None:
         """Announce now and later. Raises OSError when the first cannot be sent."""
         self.end(address)
-        announce(address, interface)
+        self.announce(address, interface)
         loop = asyncio.get_running_loop()
         self._timers[address] = [
-            loop.call_later(delay_s, _quietly, address, interface) for delay_s in ANNOUNCEMENT_DELAYS_S[1:]
+            loop.call_later(delay_s, self._quietly, address, interface) for delay_s in ANNOUNCEMENT_DELAYS_S[1:]
         ]
 
     def end(self, address: str) -> None:
@@ -55,13 +56,13 @@ class Announcer:
         """No more of any address."""
         for address in list(self._timers):
             self.end(address)
+        self._socket.close()
 
-
-def _quietly(address: str, interface: str) -> None:
-    try:
-        announce(address, interface)
-    except OSError:
-        return  # the interface is gone, and who announced it knows
+    def _quietly(self, address: str, interface: str) -> None:
+        try:
+            self.announce(address, interface)
+        except OSError:
+            return  # the interface is gone, and who announced it knows
 
 
 class ProxyArp:

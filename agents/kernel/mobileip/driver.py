@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from agents.core.mobileip import actions as act
@@ -269,7 +269,11 @@ class Driver:
                 self._problem("failed", what=str(error))
                 wanted = [action for action in wanted if not isinstance(action, act.SendMessage)]
         rest = [action for action in wanted if not isinstance(action, act.Store)]
-        for item in gathered(rest) if self.side is Side.HOME_AGENT else rest:
+        if self.side is not Side.HOME_AGENT:
+            for action in rest:
+                self._attempt(action)
+            return
+        for item in gathered(rest):
             if isinstance(item, list):
                 self._forward_together(item)
             else:
@@ -385,7 +389,7 @@ class Driver:
         }  # fmt: skip
 
 
-def gathered(wanted: list[Action]) -> list[Action | list[act.Forwarding]]:
+def gathered(wanted: Sequence[Action]) -> list[Action | list[act.Forwarding]]:
     """Actions with the forwardings of many home addresses in groups: each transaction of nft waits for the whole kernel (RCU).
 
     Tunnels are opened before a group, and what came between its members follows it: no reply leaves before its packets can.

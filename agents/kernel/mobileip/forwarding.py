@@ -121,7 +121,7 @@ class Forwarder:
 
     # -- home addresses -----------------------------------------------------------------------------------------------
     def forward(self, *forwardings: Forwarding) -> None:
-        """Replace the forwarding of home addresses, in one transaction. Tunnels that are not open are left out until they are."""
+        """Replace the forwarding of home addresses, in one transaction. Tunnels that are not open are left out as yet."""
         for forwarding in forwardings:
             if forwarding.rules or forwarding.shares or forwarding.accept:
                 self.active[forwarding.home_address] = forwarding
