@@ -12,6 +12,7 @@ ROLES = {
     "home-agent": ("agents.kernel.mobileip.home_agent", "Mobile IPv4: bindings of mobile nodes and tunnels to them"),
     "foreign-agent": ("agents.kernel.mobileip.foreign_agent", "Mobile IPv4: care-of address for visitors on a link"),
     "mobile-node": ("agents.kernel.mobileip.mobile_node", "Mobile IPv4: a home address, registered over several networks"),
+    "path-manager": ("agents.kernel.path_manager.agent", "MPTCP subflows over home and care-of addresses, dead paths included"),
     "mptcp-endpoints": ("agents.kernel.mptcp_endpoints", "keeps the kernel's MPTCP endpoints in step with the addresses"),
 }
 """Role -> module with `run(path)`, what it does."""

@@ -1,0 +1,1 @@
+"""The path manager's effects: generic netlink of MPTCP, socket diagnostics, probes, the agent."""
