@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke guest-test proxy-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy figures experiments vagrant-box vagrant-results vagrant-test lock clean
+.PHONY: help setup setup-test demo test lint unit smoke guest-test proxy-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy bench-ha figures experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-analysis: setup-test ## the capture reader beside tshark, dpkt and scapy (
 
 bench-proxy: setup-test ## what the lightweight proxy costs, beside the queue alone and a relay (10 minutes); MARKDOWN=FILE
 	@.venv/bin/python -m tests.bench.proxy $(if $(MARKDOWN),--markdown $(MARKDOWN))
+
+bench-ha: setup-test ## what the home agent and its tunnels can do, 10,000 bindings, forged requests (5 minutes); MARKDOWN=FILE
+	@.venv/bin/python -m tests.bench.ha $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(if $(JSON),--json)
 
 figures: setup ## draw the figures of docs/proxy.md again, from the proxy's own tables
 	@.venv/bin/python -m tools.figures.proxy_states && .venv/bin/python -m tools.figures.proxy_projection
