@@ -63,6 +63,9 @@ class Managed:
     """Subflows that were told to go."""
     withdrawn: set[int] = field(default_factory=set)
     """Remote ids that the peer has taken back."""
+    accepted: bool = False
+    """The kernel has taken a command for it."""
+    refusals: int = 0
     foreign: bool = False
     """The kernel says that it belongs to another path manager."""
     home_closed: bool = False

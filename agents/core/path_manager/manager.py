@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from agents.core.mptcp_endpoints import Endpoint
-from agents.core.path_manager import endpoints
+from agents.core.path_manager import endpoints as kernel_endpoints
 from agents.core.path_manager.config import POLICIES, PathManagerConfig
 from agents.core.path_manager.connections import Attempt, Managed, Planner
 from agents.core.path_manager.health import NEVER, Watch
@@ -33,6 +33,8 @@ IDLE_INTERVAL_S = 0.5
 """Between two looks at connections on which nothing happens."""
 FOREIGN_ERRORS = frozenset({3, 22, 95})
 """ESRCH, EINVAL, EOPNOTSUPP of a command with a token: the connection is another path manager's, or gone."""
+FOREIGN_REFUSALS = 2
+"""The kernel gives the same error for an address that it does not like: one refusal is no proof."""
 CONNECTIONS_MAX = 4096
 """More are not managed: a host with so many connections is no mobile host."""
 
@@ -78,8 +80,11 @@ class PathManager:
             managed.domain = self._domain_of(managed.connection, managed.subflows)
         return logs + self._plan(now_s)
 
-    def sockets_read(self, connections: Iterable[Connection], subflows: Iterable[Subflow], now_s: float) -> list[Action]:
-        """All MPTCP connections and subflows of the namespace, with measurements."""
+    def sockets_read(
+        self, connections: Iterable[Connection], subflows: Iterable[Subflow], now_s: float, endpoints: Iterable[Endpoint] = ()
+    ) -> list[Action]:
+        """All MPTCP connections and subflows of the namespace, with measurements; endpoints of the in-kernel path manager."""
+        self._endpoints = list(endpoints)
         by_token: dict[int, list[Subflow]] = {}
         rows = list(subflows)
         for row in rows:
@@ -90,11 +95,6 @@ class PathManager:
         logs += self.watch.observe(own, now_s)
         self._read_s = now_s
         return logs + self._plan(now_s)
-
-    def endpoints_read(self, present: Iterable[Endpoint], now_s: float) -> list[Action]:
-        """The in-kernel path manager's endpoints."""
-        self._endpoints = list(present)
-        return self._plan(now_s)
 
     def handle_event(self, event: Event, now_s: float) -> list[Action]:
         """An event of the kernel; one of an unknown connection is ignored."""
@@ -123,6 +123,12 @@ class PathManager:
     def handle_timer(self, now_s: float) -> list[Action]:
         """Time has passed; calling it too often does nothing twice."""
         return [*self.watch.due_probes(now_s), *self._plan(now_s)]
+
+    def action_done(self, action: Action) -> None:
+        """The kernel has taken an action."""
+        token = getattr(action, "token", None)
+        if token in self.connections:
+            self.connections[token].accepted = True
 
     def action_failed(self, action: Action, error: int, now_s: float) -> list[Action]:
         """The kernel has refused an action (errno)."""
@@ -251,15 +257,12 @@ class PathManager:
         attempt = managed.attempts.setdefault((local, remote), Attempt(tries=1))
         self._later(attempt, self.config, now_s)
         fields = {"token": action.token, "local": local, "remote": remote, "errno": error}
+        if error in FOREIGN_ERRORS and not managed.accepted:
+            managed.refusals += 1
+            if managed.refusals >= FOREIGN_REFUSALS:
+                managed.foreign = True
+                return [Log("foreign-connection", fields)]
         return [Log("join-refused", fields)]
-
-    def note_foreign(self, token: int) -> list[Action]:
-        """The kernel says that another path manager has this connection."""
-        managed = self.connections.get(token)
-        if managed is None or managed.foreign:
-            return []
-        managed.foreign = True
-        return [Log("foreign-connection", {"token": token})]
 
     def _planner(self, now_s: float) -> Planner:
         planner = Planner(
@@ -272,7 +275,7 @@ class PathManager:
         planner = self._planner(now_s)
         if self.config.userspace:
             return [action for managed in self.connections.values() for action in planner.plan(managed)]
-        actions = endpoints.plan(
+        actions = kernel_endpoints.plan(
             self.config, planner, self.addresses, self._ours, list(self.connections.values()), self._endpoints
         )
         return [action for action in actions if not self._repeated(action, now_s)]

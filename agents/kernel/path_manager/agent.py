@@ -27,8 +27,6 @@ LIMIT_MAX = 8
 ROUNDS_MAX = 8
 """Of reading and planning, in one go: actions have consequences."""
 _LINE_FIELDS = ("mono_ns", "wall_ns", "agent", "event")
-_OTHER_MANAGER = "userspace PM not selected"
-"""The kernel's words for a connection of the in-kernel path manager (net/mptcp/pm_userspace.c)."""
 
 
 @dataclass(frozen=True)
@@ -151,17 +149,12 @@ class PathManagerAgent(Reconciler):
         try:
             rows, subflows = self.diagnostics.connections(), self.diagnostics.subflows()
             connections = self._connections([row for row in rows if row.token])
-            if not self.file.core.userspace:
-                endpoints = await self.commands_to_kernel.endpoints()
+            endpoints = [] if self.file.core.userspace else await self.commands_to_kernel.endpoints()
         except KernelError as error:
             self.failures["sockets"] = str(error)
             return False
-        actions = self.core.sockets_read(connections, [_subflow(row) for row in subflows], self.now_s())
-        if not self.file.core.userspace:
-            # The endpoints are part of the same picture: what was planned without them is not done.
-            actions = [action for action in actions if isinstance(action, act.Log | act.Probe)]
-            actions += self.core.endpoints_read(endpoints, self.now_s())
-        return await self._perform(actions)
+        rows_of_subflows = [_subflow(row) for row in subflows]
+        return await self._perform(self.core.sockets_read(connections, rows_of_subflows, self.now_s(), endpoints))
 
     def _connections(self, rows: list[ConnectionRow]) -> list[act.Connection]:
         unknown = any(row.token not in self._servers for row in rows)
@@ -203,11 +196,9 @@ class PathManagerAgent(Reconciler):
         try:
             await self.commands_to_kernel.perform(action)
         except KernelError as error:
-            token = getattr(action, "token", None)
             self.log.write("refused", action=repr(action), what=str(error), errno=error.errno)
-            if token is not None and _OTHER_MANAGER in str(error):
-                return await self._perform(self.core.note_foreign(token))
             return await self._perform(self.core.action_failed(action, error.errno or 0, self.now_s()))
+        self.core.action_done(action)
         self.log.write("done", action=type(action).__name__, **_fields(action))
         return True
 
