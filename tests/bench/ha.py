@@ -279,16 +279,16 @@ def page(results: dict[str, Any]) -> str:
         "## How it was measured", "",
         "* The role `home-agent`, started as everybody starts it, on one processor (affinity): UDP socket, SQLite file with",
         "  `power_safe` (every transaction waits for the disk), event log, proxy ARP on a home link, userspace tunnels.",
-        f"* {len(ha_load.FOREIGN_AGENTS)} foreign agents with many mobile nodes each: as many tunnels. Every node has a key of its",
-        "  own (HMAC-MD5), every request a fresh timestamp and a Multipath extension. One reply of",
+        f"* {len(ha_load.FOREIGN_AGENTS)} foreign agents with many mobile nodes each: as many tunnels. Every node has a key",
+        "  of its own (HMAC-MD5), every request a fresh timestamp and a Multipath extension. One reply of",
         f"  {ha_load.CHECKED} is verified.",
-        "* The generator is another process on the other processor. Latency is counted from when a request was due; what is not",
-        "  answered is sent again every second. CPU: user and system time of the home agent, the kernel's work for it included.",
+        "* The generator is another process on the other processor. Latency is counted from when a request was due; what is",
+        "  not answered is sent again every second. CPU: user and system time of the home agent, the kernel's work included.",
         "* Forgeries have a wrong authenticator, and at most 100 a second are answered. Beside them",
         f"  {REFRESHES_PER_S} refreshes a second of all nodes, and one a second of each node whose data they carry.",
         "* Where other programs run as well, CPU time and ratios mean more than rates.",
-        f"* TCP: {ha_tunnels.SECONDS:g} s in each direction (down: to the mobile node), veth pairs without offloads and without a",
-        "  limit. With a tunnel the way is longer by one hop, and all programs share the processors.",
+        f"* TCP: {ha_tunnels.SECONDS:g} s in each direction (down: to the mobile node), veth pairs without offloads and",
+        "  without a limit. With a tunnel the way is longer by one hop, and all programs share the processors.",
     ]  # fmt: skip
     return "\n".join(text) + "\n"
 
