@@ -32,6 +32,7 @@ from analysis.measures.datagrams import jitter_ms
 from analysis.measures.gap import Floats, Gap, longest_gap
 from analysis.measures.goodput import phase_rates
 from analysis.packets.selection import choose
+from analysis.registered import registration_facts
 from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_workload
 from analysis.series import Series, build_series, read_series, write_series
 from analysis.several import flows_of
@@ -103,6 +104,9 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
     else:
         measured, series = _without_record(evidence)
     out |= measured
+    registered = registration_facts(evidence)
+    if registered is not None:
+        out["mobileip"] = registered
     captures_complete = all(c["complete"] for c in evidence.capture_notes) and bool(evidence.capture_notes)
     out |= {
         "captures_complete": captures_complete,
