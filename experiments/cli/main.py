@@ -21,6 +21,7 @@ Start here:
   roamlab run outage --scenario blackhole --mechanism mptcp --repeat 5
   roamlab shell mobile           look around in the network yourself
   roamlab ctl                    the agents of what is running, and commands to them
+  roamlab watch                  bindings and tunnels of Mobile IP, once a second
   roamlab analyse trace.pcapng   connections, subflows and gaps in any capture
   roamlab proxy replay X.pcapng  the MPTCP proxy's decisions on a capture again
 
@@ -31,7 +32,7 @@ allows user namespaces. End a long run with Ctrl-C; what was finished stays."""
 
 COMMANDS = {
     "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell", "ctl": "ctl:ctl",
-    "proxy": "proxy:proxy",
+    "watch": "watch:watch", "proxy": "proxy:proxy",
     "repeatability": "repeatability:repeatability", "guest": "guest:guest",
     "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "clean": "clean:clean",
 }  # fmt: skip
