@@ -275,6 +275,8 @@ def test_inkernel_path_manager() -> None:
             net.command("mn", "ip", "link", "set", "mn-p1", "down")
             wait_until(lambda: HOA in net.locals(), WAIT_S, "the home address joins again")
             stream.goes_on()
+        added = [row for row in agent.events("done") if row["action"] == "AddEndpoint" and HOA in row["endpoint"]]
+        assert len(added) == 1, "no to and fro"
         agent.end()
 
 

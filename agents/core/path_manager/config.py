@@ -108,7 +108,8 @@ class PathManagerConfig:
     """The path manager is here, for each connection; else the kernel's, for all connections alike."""
     policy: str = "all"
     remote_addresses: str = "all"
-    """"all": every address that the peer announces is joined from every local one (M x N); "initial": only the first."""
+    """"all": every address that the peer announces is joined from every local one (M x N); "initial": only the first.
+    The in-kernel path manager joins an announced address from one local address."""
     subflows_max: int = 8
     """Of one connection."""
     announce: bool = True

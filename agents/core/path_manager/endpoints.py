@@ -35,10 +35,12 @@ def plan(
     dead = {item.address for item in addresses if _dead_everywhere(planner, item.address, live)}
     wanted = roles(planner.policy, addresses, dead, _care_of_everywhere(planner, live), home_closed=True)
     flags = _flags(config)
-    desired = []
+    desired, kept = [], {endpoint.key for endpoint in present}
     for item in addresses:
         role = wanted[item.address]
-        if role is Role.CLOSED or (item.kind is Kind.HOME and not _home_endpoint(planner, item.address, live)):
+        if role is Role.CLOSED or (
+            item.kind is Kind.HOME and not _home_endpoint(planner, item.address, live, exists=item.address in kept)
+        ):
             continue
         extra = {"backup"} if role is Role.BACKUP else set()
         desired.append(Endpoint(item.address, item.index, flags | extra))
@@ -48,10 +50,8 @@ def plan(
 
 
 def _flags(config: PathManagerConfig) -> frozenset[str]:
-    """`fullmesh` joins every announced address; the kernel does not allow it beside `signal`."""
-    if config.announce:
-        return frozenset({"subflow", "signal"})
-    return frozenset({"subflow", "fullmesh"} if config.remote_addresses == "all" else {"subflow"})
+    """Without `fullmesh`: from such an endpoint the kernel does not join a connection that has lost its last subflow."""
+    return frozenset({"subflow", "signal"} if config.announce else {"subflow"})
 
 
 def _action(step: Add | Delete | SetBackup) -> Action:
@@ -80,14 +80,15 @@ def _care_of_everywhere(planner: Planner, live: Sequence[Managed]) -> bool:
     return all(planner.care_of_up(managed) for managed in live)
 
 
-def _home_endpoint(planner: Planner, address: str, live: Sequence[Managed]) -> bool:
+def _home_endpoint(planner: Planner, address: str, live: Sequence[Managed], *, exists: bool) -> bool:
     """Whether the home address needs an endpoint: one that a connection has been opened from carries it without."""
     if planner.policy.home is not HomeUse.UNTIL_CARE_OF:
         return True
     if not planner.policy.rejoin_home:
         return False
     lonely = [managed for managed in live if not planner.care_of_up(managed)]
-    return any(all(row.local != address for row in managed.subflows) for managed in lonely)
+    # Once it is there it stays: taken away it would take the subflow with it.
+    return bool(lonely) and (exists or any(all(row.local != address for row in managed.subflows) for managed in lonely))
 
 
 def _close_initial(

@@ -55,6 +55,7 @@ class PathManager:
         self._read_s: float | None = None
         self._active_s = -NEVER
         self._endpoints: list[Endpoint] = []
+        self._read_again = False
         self._initial_closed: dict[str, float] = {}
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class PathManager:
         self, connections: Iterable[Connection], subflows: Iterable[Subflow], now_s: float, endpoints: Iterable[Endpoint] = ()
     ) -> list[Action]:
         """All MPTCP connections and subflows of the namespace, with measurements; endpoints of the in-kernel path manager."""
-        self._endpoints = list(endpoints)
+        self._endpoints, self._read_again = list(endpoints), False
         by_token: dict[int, list[Subflow]] = {}
         rows = list(subflows)
         for row in rows:
@@ -94,7 +95,9 @@ class PathManager:
         self._note_activity(own, now_s)
         logs += self.watch.observe(own, now_s)
         self._read_s = now_s
-        return logs + self._plan(now_s)
+        if self.config.userspace:
+            return logs + self._plan(now_s)
+        return logs + self._plan_endpoints(now_s)
 
     def handle_event(self, event: Event, now_s: float) -> list[Action]:
         """An event of the kernel; one of an unknown connection is ignored."""
@@ -122,7 +125,8 @@ class PathManager:
 
     def handle_timer(self, now_s: float) -> list[Action]:
         """Time has passed; calling it too often does nothing twice."""
-        return [*self.watch.due_probes(now_s), *self._plan(now_s)]
+        probes = self.watch.due_probes(now_s)
+        return [*probes, *(self._plan(now_s) if self.config.userspace else [])]
 
     def action_done(self, action: Action) -> None:
         """The kernel has taken an action."""
@@ -164,6 +168,8 @@ class PathManager:
 
     def next_reading_s(self, now_s: float) -> float:
         """When the sockets shall be read again; NEVER without connections."""
+        if self._read_again:
+            return now_s
         if self._read_s is None or not any(managed.manageable for managed in self.connections.values()):
             return NEVER
         detection = self.config.detection
@@ -272,12 +278,18 @@ class PathManager:
         return planner
 
     def _plan(self, now_s: float) -> list[Action]:
+        if not self.config.userspace:
+            # Endpoints have numbers that only the kernel knows: what to change is decided when they have just been read.
+            self._read_again = True
+            return []
         planner = self._planner(now_s)
-        if self.config.userspace:
-            return [action for managed in self.connections.values() for action in planner.plan(managed)]
+        return [action for managed in self.connections.values() for action in planner.plan(managed)]
+
+    def _plan_endpoints(self, now_s: float) -> list[Action]:
+        connections = list(self.connections.values())
         actions = kernel_endpoints.plan(
-            self.config, planner, self.addresses, self._ours, list(self.connections.values()), self._endpoints
-        )
+            self.config, self._planner(now_s), self.addresses, self._ours, connections, self._endpoints
+        )  # fmt: skip
         return [action for action in actions if not self._repeated(action, now_s)]
 
     def _repeated(self, action: Action, now_s: float) -> bool:

@@ -69,10 +69,13 @@ class PathManagerAgent(Reconciler):
         self.kernel.set_sysctl("net/mptcp/pm_type", USERSPACE if self.file.core.userspace else IN_KERNEL)
         await self.commands_to_kernel.start()
         if not self.file.core.userspace:
-            await self.commands_to_kernel.set_limits(self.file.core.subflows_max, LIMIT_MAX)
+            await self.commands_to_kernel.set_limits(self.file.core.subflows_max, self._accepted())
         self._events = self.commands_to_kernel.event_socket()
         asyncio.get_running_loop().add_reader(self._events.fileno(), self._read_events)
         self.log.write("started", policy=self.core.policy_name, userspace=self.file.core.userspace, pid=os.getpid())
+
+    def _accepted(self) -> int:
+        return LIMIT_MAX if self.file.core.remote_addresses == "all" else 0
 
     async def tear_down(self) -> None:
         """Subflows and endpoints stay: connections outlive the agent."""
@@ -113,7 +116,7 @@ class PathManagerAgent(Reconciler):
             for event in inbox:
                 acted |= await self._take(event)
             acted |= await self._perform(self.core.handle_timer(self.now_s()))
-            if not acted and not self.inbox:
+            if not acted and not self.inbox and self.core.next_reading_s(self.now_s()) > self.now_s():
                 return
 
     def _note(self, inbox: list[Any]) -> bool:
