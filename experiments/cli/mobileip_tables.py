@@ -62,7 +62,9 @@ def tunnels_table(rows: Sequence[TunnelRow], most: int | None = None, *, rates: 
 
 def facts_table(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
     """Names and values."""
-    return _table(title, ("", ""), rows)
+    view = _table(title, ("", ""), rows)
+    view.show_header = False
+    return view
 
 
 def _with_rest(table: Table, more: int) -> RenderableType:

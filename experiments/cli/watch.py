@@ -37,7 +37,7 @@ def watch(agent: str | None, run: str, interval: float, once: bool, as_json: boo
     roamlab watch ha1 --json
     """
     chosen = choose(agent, run)
-    if as_json or once or not console.is_terminal:
+    if as_json or once or not console.is_terminal or console.is_dumb_terminal:
         before = [look(item) for item in chosen]
         threading.Event().wait(interval)
         samples = [look(item) for item in chosen]
