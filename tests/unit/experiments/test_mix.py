@@ -1,0 +1,38 @@
+"""The workload of several flows: what it starts, and clear words when its numbers are wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import workloads
+from experiments.errors import RoamlabError
+from experiments.model import Scenario, Workload
+
+SCENARIO = Scenario(name="calm", duration_s=3.0)
+
+
+def test_flows_have_programs_ports_and_names_of_their_own() -> None:
+    mix = workloads.make(Workload(kind="mix", parameters={"bulk": 2, "voice": 1, "rpc": 1}, direction="up"))
+    flows = dict(mix.flows)  # type: ignore[attr-defined]
+    assert {name: flow.port for name, flow in flows.items()} == {"bulk-1": 80, "bulk-2": 81, "voice-1": 5004, "rpc-1": 5060}
+    for flow in flows.values():
+        commands = [flow.server_command(Path("/x"), "192.0.2.1", SCENARIO),
+                    flow.client_command(Path("/x"), "192.0.2.1", "10.33.0.10", SCENARIO, 1)]  # fmt: skip
+        assert all(command[command.index("--port") + 1] == str(flow.port) for command in commands)
+    assert flows["voice-1"].spec.direction == "up"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({}, ["no flow", "bulk, voice, rpc"]),
+        ({"bulk": 17}, ["bulk = 17", "at most 16"]),
+        ({"bulk": 1.5}, ["bulk = 1.5", "whole number"]),
+        ({"bulk": 0}, ["bulk = 0"]),
+        ({"video": 1}, ["unknown parameter video"]),
+    ],
+)
+def test_bad_numbers_are_named(parameters: dict[str, float], words: list[str]) -> None:
+    with pytest.raises(RoamlabError) as error:
+        workloads.make(Workload(kind="mix", parameters=parameters))
+    assert all(word in str(error.value) for word in words), str(error.value)
