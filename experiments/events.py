@@ -219,6 +219,7 @@ _SENSITIVITY_DBM_TO_MBIT = (
 def _signal_strength(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The received signal changes: the link's rate follows 802.11n's sensitivity table, below -82 dBm the carrier is lost."""
     bed, dbm = context.bed, float(parameters["dbm"])
+    context.mechanism.signal_changed(bed, target, dbm)
     rate = next((mbit for limit, mbit in _SENSITIVITY_DBM_TO_MBIT if dbm >= limit), None)
     link, end = bed.link_of(target), bed.end_of(target)
     if rate is None:

@@ -40,3 +40,6 @@ class Mechanism:
     def break_before_make(self, bed: "Testbed", old: str, new: str) -> None:
         """Everything on interface `old` is given up at once and goes on over `new`. Raises RoamlabError if it cannot."""
         raise RoamlabError(f"mechanism {self.name} has no command that gives up one path for another")
+
+    def signal_changed(self, bed: "Testbed", interface: str, dbm: float) -> None:
+        """The strength of an interface's signal is another now; no emulated link tells by itself."""

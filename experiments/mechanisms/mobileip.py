@@ -106,6 +106,10 @@ class MobileIp(Mechanism):
         bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "deregister", "interface": old})
         self.handover_begins(bed, old, new)
 
+    def signal_changed(self, bed: Testbed, interface: str, dbm: float) -> None:
+        """The mobile node weighs it, where `signal_min_dbm` is configured."""
+        bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "signal", "interface": interface, "dbm": dbm})
+
 
 class MobileIpForeignAgents(MobileIp):
     """As `MobileIp`, but the access routers are foreign agents: their address is the care-of address."""

@@ -57,8 +57,9 @@ class Bed:
         self.asked.append((node, role, request))
         rows = [{"name": path.interface, "bid": number, "validated": True} for number, path in enumerate(self.paths, 1)]
         wanted = rows if mechanisms.REGISTRY[self.mechanism].settings["multipath"] else rows[:1]  # type: ignore[attr-defined]
-        return {"status": {"at_home": "", "forwarding": [{"shares": {"mn-wlan": 1}}], "core": {"interfaces": rows}},
-                "bindings": {"bindings": wanted}}.get(request["cmd"], {})  # fmt: skip
+        status = {"at_home": "", "forwarding": [{"shares": {"mn-wlan": 1}}], "core": {"interfaces": rows}}
+        replies: dict[str, dict[str, Any]] = {"status": status, "bindings": {"bindings": wanted}}
+        return replies.get(request["cmd"], {})
 
     mechanism = "mip4"
 
@@ -112,6 +113,12 @@ def test_one_binding_changes_its_interface(tmp_path: Path) -> None:
     mechanism.break_before_make(bed, "mn-wlan", "mn-lte")
     assert [(request["cmd"], request["interface"]) for _, _, request in bed.asked] == [
         ("deregister", "mn-wlan"), ("handover", "mn-lte")]  # fmt: skip
+
+
+def test_signal_strength_is_told_to_the_mobile_node(tmp_path: Path) -> None:
+    mechanism, bed = prepared(tmp_path, "mip4")
+    mechanism.signal_changed(bed, "mn-wlan", -75.0)
+    assert bed.asked[-1] == ("mn", "mobile-node", {"cmd": "signal", "interface": "mn-wlan", "dbm": -75.0})
 
 
 def test_ipv6_is_not_carried(tmp_path: Path) -> None:
