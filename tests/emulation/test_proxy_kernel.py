@@ -234,27 +234,7 @@ def check_vanish() -> None:
             line.close()
 
 
-def check_narrow() -> None:
-    """A router's link becomes narrow: what it says about a subflow's segments reaches the TCP that they belong to."""
-    with built("mobile") as (net, topo):
-        mine, other, homes, targets = both_ends(net, topo)
-        lines = transfers(net, homes, targets)
-        for address in addresses_of(net, "mn-lte"):
-            mine.ask("handover", address=address)
-        for line in lines:
-            line.goes_on()
-        for node, interface in (("core", "core-cr1"), ("cr1", "cr1-core")):
-            net[node].run(["ip", "link", "set", interface, "mtu", "1340"])
-        for line in lines * 2:
-            line.goes_on()
-        told = [row for agent in (mine, other) for row in agent.events() if row["event"] == "too-big"]
-        assert {(row["subflow"], row["mtu"]) for row in told} == {(1, 1340)}
-        assert len(told) <= 2 * len(lines), "once for each connection and side"
-        for line in lines:
-            line.close()
-
-
-@pytest.mark.parametrize("check", ["life", "vanish", "narrow"])
+@pytest.mark.parametrize("check", ["life", "vanish"])
 def test_proxy_kernel(check: str) -> None:
     run_check(__name__, check)
 
