@@ -34,7 +34,7 @@ SCENARIOS = (
         events=(Event(at_s=LTE_S, kind="interface-appears", target=LTE), *_LOSS),
     ),
 )
-_SECTION = "section 2, figures 1 to 3"
+_SECTION = "section 3, figures 1 to 3"
 
 
 def _all_on(claim: str, text: str, flow: str, path: str, phase: int, scenario: str, part: str) -> tuple[Claim, ...]:
@@ -111,7 +111,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="call-flow",
             text="The registrations of LTE when it appears, and of the WLAN when it is back, are accepted",
-            source=Source(key=RFC, where="section 2, figure 3"),
+            source=Source(key=RFC, where="section 3.1, figure 3"),
             metric="mobileip.accepted",
             aggregate="min",
             bound=Bound(op=">=", value=2.0),

@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="survives",
             text="The connection survives every handover",
-            source=Source(key="rfc5944", where="section 1.2"),
+            source=Source(key="rfc5944", where="section 1.1"),
             metric="survived",
             aggregate="all",
             bound=Bound(op="==", value=True),

@@ -18,7 +18,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="survives",
             text="The connection of the home address survives every kind of outage, and the change of the care-of address",
-            source=Source(key="rfc5944", where="section 1.2"),
+            source=Source(key="rfc5944", where="section 1.1"),
             metric="survived",
             aggregate="all",
             bound=Bound(op="==", value=True),
@@ -46,7 +46,6 @@ EXPERIMENT = Experiment(
         Claim(
             id="make-before-break",
             text="A planned handover while both networks work costs at most 500 ms",
-            source=Source(key="rfc5944", where="section 3.6.1"),
             metric="gap_ms",
             aggregate="max",
             bound=Bound(op="<=", value=500.0, unit="ms"),

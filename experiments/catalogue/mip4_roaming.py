@@ -36,7 +36,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="survives",
             text="The connection opened at home survives the whole tour",
-            source=Source(key="rfc5944", where="section 1.2"),
+            source=Source(key="rfc5944", where="section 1.1"),
             metric="survived",
             aggregate="all",
             bound=Bound(op="==", value=True),
@@ -55,7 +55,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="deregisters",
             text="At home again the mobile node takes its binding off",
-            source=Source(key="rfc5944", where="section 3.6.1.2"),
+            source=Source(key="rfc5944", where="section 3.6.1"),
             metric="mobileip.deregistrations",
             aggregate="min",
             bound=Bound(op=">=", value=1.0),
