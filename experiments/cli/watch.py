@@ -73,7 +73,7 @@ def picture(samples: list[Sample], before: list[Sample], lines: int | None) -> R
     """Both tables; `lines`: how many the terminal has."""
     rows, ways = view(samples, before)
     most = None if lines is None else max(_LEAST_ROWS, (lines - _LINES_AROUND) // 2)
-    return Group(bindings_table(rows, most), tunnels_table(ways, most), *errors(samples))
+    return Group(*errors(samples), bindings_table(rows, most), tunnels_table(ways, most))
 
 
 def _live(name: str | None, run: str, interval_s: float) -> None:
@@ -88,6 +88,6 @@ def _live(name: str | None, run: str, interval_s: float) -> None:
                 shown: RenderableType = Text(f"waiting: {error}")
             else:
                 shown = picture(samples, before, console.height)
-            screen.update(Group(shown, Text(f"{time.strftime('%H:%M:%S')} · Ctrl-C ends", style="dim")), refresh=True)
+            screen.update(Group(Text(f"{time.strftime('%H:%M:%S')} · Ctrl-C ends", style="dim"), shown), refresh=True)
             before = samples
             pause.wait(max(0.0, interval_s - (time.monotonic() - begun_s)))

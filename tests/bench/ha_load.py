@@ -2,7 +2,7 @@
 
 fill FIRST COUNT WINDOW        first registrations, one of each node
 closed NODES WINDOW SECONDS    refreshes, so many unanswered at a time
-open NODES RATE SECONDS        refreshes at a fixed rate, repeated every second until they are answered
+open NODES RATE SECONDS        refreshes at a fixed rate, repeated until they are answered
 flood VICTIMS RATE SECONDS     forged requests with home address, SPI and source address of the first nodes
 
 The nodes are behind foreign agents, many to each. Requests of `fill` and `closed` are signed beforehand, with timestamps that
@@ -12,6 +12,7 @@ are in the home agent's window when they arrive. Latency is counted from the mom
 from __future__ import annotations
 
 import hashlib
+import heapq
 import ipaddress
 import json
 import os
@@ -35,8 +36,10 @@ FOREIGN_AGENTS = tuple(f"10.200.0.{100 + number}" for number in range(20))
 SPI, LIFETIME_S = 1000, 600
 AHEAD_S = 3.5
 """Timestamps of requests: so far in the future, so that they are still in the window of 7 s when they are sent."""
-REPEAT_S = 1.0
-"""An unanswered request is sent again, with a new timestamp."""
+REPEAT_S, REPEAT_MAX_S = 1.0, 32.0
+"""An unanswered request is sent again, with a new timestamp: after 1, 2, 4, ... s, as mobile nodes do."""
+LAST_ANSWERS_S = 45.0
+"""How long the last answers are waited for."""
 CHECKED = 50
 """The authenticator of every so many replies is computed."""
 _REPLY, _REFUSED = 3, 64
@@ -98,8 +101,9 @@ class Waiting:
     node: int
     due_s: float
     """When it was due first."""
-    sent_s: float
-    data: bytes
+    again_s: float
+    """When it is sent again."""
+    pause_s: float
 
 
 class Load:
@@ -118,6 +122,7 @@ class Load:
             for address in FOREIGN_AGENTS
         }
         self.waiting: dict[bytes, Waiting] = {}
+        self._again: list[tuple[float, bytes]] = []
         self.codes: Counter[int] = Counter()
         self.taken_ms: list[float] = []
         self.wrong = self.repeated = 0
@@ -127,9 +132,11 @@ class Load:
         """Requests of the nodes in turn."""
         return deque((node, signed(node, next(self.stamps))) for node in (nodes[at % len(nodes)] for at in range(count)))
 
-    def send(self, node: int, data: bytes, due_s: float) -> None:
+    def send(self, node: int, data: bytes, due_s: float, pause_s: float = REPEAT_S) -> None:
         """Send a request."""
-        self.waiting[data[_IDENTIFICATION]] = Waiting(node, due_s, time.monotonic(), data)
+        name, again_s = data[_IDENTIFICATION], time.monotonic() + pause_s
+        self.waiting[name] = Waiting(node, due_s, again_s, pause_s)
+        heapq.heappush(self._again, (again_s, name))
         self.throw(node, data)
 
     def throw(self, node: int, data: bytes) -> None:
@@ -164,14 +171,13 @@ class Load:
     def repeat(self) -> None:
         """Send again what has waited long enough."""
         now_s = time.monotonic()
-        while self.waiting:
-            name = next(iter(self.waiting))  # the oldest
-            request = self.waiting[name]
-            if now_s - request.sent_s < REPEAT_S:
-                return
-            del self.waiting[name]
+        while self._again and self._again[0][0] <= now_s:
+            request = self.waiting.pop(heapq.heappop(self._again)[1], None)
+            if request is None:
+                continue  # answered
             self.repeated += 1
-            self.send(request.node, signed(request.node, next(self.stamps)), request.due_s)
+            pause_s = min(2 * request.pause_s, REPEAT_MAX_S)
+            self.send(request.node, signed(request.node, next(self.stamps)), request.due_s, pause_s)
 
     def result(self, seconds: float) -> dict[str, object]:
         """All figures."""
@@ -204,12 +210,12 @@ def closed(nodes: range, count: int, window: int, seconds: float) -> dict[str, o
 
 
 def at_rate(nodes: range, rate: float, seconds: float) -> dict[str, object]:
-    """Requests at a fixed rate, then half as long for the last answers."""
+    """Requests at a fixed rate, then time for the last answers."""
     load, count = Load(), int(rate * seconds)
     for node in nodes:
         _unsigned(node)
     begun, sent = time.monotonic(), 0
-    while sent < count or (load.waiting and time.monotonic() < begun + 1.5 * seconds):
+    while sent < count or (load.waiting and time.monotonic() < begun + seconds + LAST_ANSWERS_S):
         while sent < count and begun + sent / rate <= time.monotonic():
             node = nodes[sent % len(nodes)]
             load.send(node, signed(node, next(load.stamps)), begun + sent / rate)

@@ -143,6 +143,7 @@ def test_one_table_without_a_terminal_and_a_live_one_that_ctrl_c_ends(
     monkeypatch.setattr(watch_module.threading, "Event", Clock)
     monkeypatch.setattr(type(console), "is_terminal", True)
     monkeypatch.setattr(type(console), "is_dumb_terminal", False)
+    monkeypatch.setattr(console, "is_interactive", True)
     result = CliRunner().invoke(watch_module.watch, [], standalone_mode=False)
     assert (result.exception, result.return_value, len(waits)) == (None, 0, 3)
     assert all(0.5 < wait_s <= 1.0 for wait_s in waits)
