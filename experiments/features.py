@@ -70,7 +70,7 @@ FEATURES = (
     Feature("ipip", "ip link add probe0 type ipip local 192.0.2.1 remote 192.0.2.2", "Mobile IPv4 tunnels in the kernel",
             "tunnels in userspace"),
     Feature("tap", "ip tuntap add dev probe0 mode tap", "tunnels in userspace"),
-    Feature("tun", "ip tuntap add dev probe0 mode tun", "mechanisms mip4*: tunnels in userspace"),
+    Feature("tun", "ip tuntap add dev probe0 mode tun", "mechanisms mip4*: tunnels in userspace", "a veth pair"),
     Feature("nft-flows", "nft add table ip p && nft 'add chain ip p c { type route hook output priority -150; }' && "
             "nft add rule ip p c meta mark set jhash ip saddr . ip daddr mod 512 && "
             "nft add rule ip p c meta mark set numgen inc mod 2", "mechanisms mip4*: flow policy, balancing over tunnels"),

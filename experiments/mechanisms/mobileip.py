@@ -36,7 +36,7 @@ class MobileIp(Mechanism):
     name: ClassVar[str] = "mip4"
     label: ClassVar[str] = "Mobile IPv4"
     summary: ClassVar[str] = "Mobile IPv4 with one binding: a tunnel between home agent and the MN's preferred network"
-    requires: ClassVar[tuple[str, ...]] = ("tun", "nft-flows")
+    requires: ClassVar[tuple[str, ...]] = ("nft-flows",)
     homes: ClassVar[int] = 1
     settings: ClassVar[Mapping[str, Any]] = {"multipath": False}
     """Of the mobile node's agent."""

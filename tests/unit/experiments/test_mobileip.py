@@ -128,10 +128,10 @@ def test_ipv6_is_not_carried(tmp_path: Path) -> None:
         MobileIp().prepare(bed)  # type: ignore[arg-type]
 
 
-def test_without_tun_the_verdict_is_unsupported_with_its_reason() -> None:
+def test_without_nft_s_hashes_the_verdict_is_unsupported_with_its_reason() -> None:
     for cls in MOBILE_IP_MECHANISMS:
-        reason = features.why_unsupported(cls.requires, {"tun": "no /dev/net/tun", "nft-flows": None})
-        assert reason == "needs tun (no /dev/net/tun)"
+        reason = features.why_unsupported(cls.requires, {"nft-flows": "no jhash"})
+        assert reason == "needs nft-flows (no jhash)"
     known = {feature.name for feature in features.FEATURES} | {program.name for program in features.PROGRAMS}
     assert all(name in known for cls in MOBILE_IP_MECHANISMS for name in cls.requires)
 
