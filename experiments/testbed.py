@@ -239,7 +239,11 @@ class Testbed:
         def answers() -> bool:
             if not process.running():
                 raise RoamlabError(process.why_ended())
-            return self._control_path(node_name, role).exists()
+            try:
+                control_request(self._control_path(node_name, role), {"cmd": "status"})
+            except (FileNotFoundError, ConnectionError):  # a socket is there before it listens
+                return False
+            return True
 
         wait_until(answers, _CONTROL_TIMEOUT_S, f"agent {role} on {node_name}")
 
