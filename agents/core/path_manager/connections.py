@@ -35,8 +35,12 @@ def address_id(address: str) -> int:
     return 1 + zlib.crc32(ipaddress.ip_address(address).packed) % ID_MAX
 
 
+def _key(subflow: Subflow) -> tuple[str, int, str]:
+    return subflow.local, subflow.local_port, subflow.remote
+
+
 def _version(address: str) -> int:
-    return ipaddress.ip_address(address).version
+    return 6 if ":" in address else 4
 
 
 @dataclass(slots=True)
@@ -66,6 +70,8 @@ class Managed:
     accepted: bool = False
     """The kernel has taken a command for it."""
     refusals: int = 0
+    refused_s: float = NEVER
+    """When for the first time."""
     foreign: bool = False
     """The kernel says that it belongs to another path manager."""
     home_closed: bool = False
@@ -190,7 +196,7 @@ class Planner:
         for subflow in managed.subflows:
             if subflow.established:
                 managed.attempts.pop(subflow.path, None)
-        keys = {(subflow.local, subflow.local_port, subflow.remote) for subflow in managed.subflows}
+        keys = {_key(subflow) for subflow in managed.subflows}
         managed.closing &= keys
         managed.priorities = {key: value for key, value in managed.priorities.items() if key in keys}
 
@@ -233,7 +239,7 @@ class Planner:
     def _prioritise(self, managed: Managed, wanted: Mapping[str, Role]) -> list[Action]:
         result: list[Action] = []
         for subflow in managed.subflows:
-            key, role = (subflow.local, subflow.local_port, subflow.remote), wanted.get(subflow.local)
+            key, role = _key(subflow), wanted.get(subflow.local)
             if not subflow.established or role is None or key in managed.closing:
                 continue
             backup = role is Role.BACKUP or (self._demotes() and self.dead_pair(*subflow.path))
@@ -264,15 +270,17 @@ class Planner:
 
     def _close(self, managed: Managed, wanted: Mapping[str, Role]) -> list[Action]:
         reasons = {subflow: self._unwanted(managed, wanted, subflow) for subflow in managed.subflows}
-        survivors = [subflow for subflow, why in reasons.items() if not why and self.works(subflow)]
-        if not survivors:
+        survivors = [row for row, why in reasons.items() if not why and self.works(row)]
+        pending = [row for row, why in reasons.items() if why and _key(row) not in managed.closing]
+        if not survivors or not pending:
             return []
+        if not any(self._watch.trusted(*row.path, self._now_s) for row in survivors):
+            # The peer is told only once: not by a path that may have died while it was idle.
+            return [log for row in survivors for log in self._watch.doubt(*row.path, self._now_s)]
         result: list[Action] = []
-        for subflow, why in reasons.items():
-            key = (subflow.local, subflow.local_port, subflow.remote)
-            if not why or key in managed.closing:
-                continue
-            managed.closing.add(key)
+        for subflow in pending:
+            why = reasons[subflow]
+            managed.closing.add(_key(subflow))
             if why == "policy" and self._kind(subflow.local) is Kind.HOME:
                 managed.home_closed = True
             result.append(

@@ -17,6 +17,10 @@ from agents.core.path_manager.config import Detection
 from agents.core.path_manager.values import Log, Probe, Subflow
 
 NEVER: Final = float("inf")
+FRESH_S: Final = 0.3
+"""A path that was heard from within this time needs no question before something is sent by it that is sent only once."""
+STRANGER_FACTOR: Final = 3
+"""So many times more probes must fail where the peer has answered by other paths only: this one may filter them."""
 LEARN_TRIES: Final = 3
 """Probes of a new path: does the peer answer at all?"""
 
@@ -49,6 +53,8 @@ class PathHealth:
     health: Health = Health.UP
     since_s: float = 0.0
     answered_ever: bool = False
+    peer_answers: bool = False
+    """The peer has answered a probe by another path."""
     rtt_ms: float = 0.0
     deviation_ms: float = 0.0
     learn_left: int = LEARN_TRIES
@@ -58,10 +64,11 @@ class PathHealth:
     """In a row since the path was found dead."""
     relapses: int = 0
     rest_until_s: float = 0.0
+    heard_s: float = -NEVER
+    """When something came by it, as far as is known."""
     quiet_until_s: float = 0.0
     """No suspicion before."""
     probe_at_s: float = 0.0
-    outstanding: int = 0
     cause: str = ""
 
     def feed(self, sign: Sign, now_s: float) -> list[Log]:
@@ -78,12 +85,16 @@ class PathHealth:
 
     def probe_answered(self, rtt_ms: float | None, now_s: float) -> list[Log]:
         """The result of a probe."""
-        self.outstanding = max(0, self.outstanding - 1)
         if rtt_ms is None:
             return self.feed(Sign.UNANSWERED, now_s)
-        self.answered_ever, self.learn_left, self.failures = True, 0, 0
+        self.answered_ever, self.learn_left, self.failures, self.heard_s = True, 0, 0, now_s
         self.rtt_ms = self.rtt_ms or rtt_ms
         return self.feed(Sign.ANSWERED, now_s)
+
+    def doubt(self, now_s: float) -> list[Log]:
+        """Somebody wants to know for certain."""
+        self.quiet_until_s = now_s
+        return self.feed(Sign.SILENT, now_s)
 
     def due_probe(self, now_s: float) -> Probe | None:
         """The probe to send now, if any."""
@@ -91,7 +102,6 @@ class PathHealth:
             return None
         interval_s = self.settings.probe_interval_s if self.health is Health.SUSPECT else self.settings.restore_interval_s
         self.probe_at_s = now_s + interval_s
-        self.outstanding += 1
         if self.health is Health.UP:
             self.learn_left -= 1
         return Probe(self.local, self.remote, self._timeout_s())
@@ -133,7 +143,8 @@ class PathHealth:
 
     def _missed(self, now_s: float) -> None:
         self.failures += 1
-        if self.failures >= self.settings.probe_failures and self.answered_ever:
+        limit = self.settings.probe_failures * (1 if self.answered_ever else STRANGER_FACTOR)
+        if self.failures >= limit and (self.answered_ever or self.peer_answers):
             self._die(now_s, "probes unanswered")
 
     def _timed_out(self, now_s: float) -> None:
@@ -175,6 +186,13 @@ _TABLE: Final[dict[tuple[Health, Sign], _Work]] = {
 }
 
 
+_Key = tuple[int, str, int, str, int]
+
+
+def _key(subflow: Subflow) -> _Key:
+    return subflow.token, subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
+
+
 @dataclass(slots=True)
 class _Seen:
     """What was last read of a subflow."""
@@ -189,42 +207,96 @@ class Watch:
 
     settings: Detection
     paths: dict[tuple[str, str], PathHealth] = field(default_factory=dict)
-    _seen: dict[tuple[int, str, int, str, int], _Seen] = field(default_factory=dict)
+    _seen: dict[_Key, _Seen] = field(default_factory=dict)
+    _received_s: dict[int, float] = field(default_factory=dict)
+    """Token -> when the connection received data last, by whatever subflow."""
 
     def observe(self, subflows: list[Subflow], now_s: float) -> list[Log]:
         """Take the measurements of all subflows; paths without a subflow are kept while they are dead."""
         logs: list[Log] = []
-        present = {}
-        for subflow in subflows:
-            key = (subflow.token, subflow.local, subflow.local_port, subflow.remote, subflow.remote_port)
-            seen = present[key] = self._seen.get(key) or _Seen(subflow.bytes_received)
-            if subflow.bytes_received != seen.bytes_received:
-                seen.bytes_received, seen.changed_s = subflow.bytes_received, now_s
-            if subflow.established and self.settings.enabled:
-                path = self.paths.setdefault(subflow.path, PathHealth(*subflow.path, self.settings))
-                logs += self._judge(path, subflow, seen, now_s)
-        self._seen = present
+        self._note(subflows, now_s)
+        open_ones = [subflow for subflow in subflows if subflow.established and self.settings.enabled]
+        for subflow in open_ones:
+            self.paths.setdefault(subflow.path, PathHealth(*subflow.path, self.settings))
+        stalled = self._stalled(open_ones, now_s)
+        for subflow in open_ones:
+            logs += self._judge(self.paths[subflow.path], subflow, now_s, stalled=subflow.token in stalled)
         used = {subflow.path for subflow in subflows}
         self.paths = {key: path for key, path in self.paths.items() if key in used or path.worth_keeping(now_s)}
         return logs
 
-    def _judge(self, path: PathHealth, subflow: Subflow, seen: _Seen, now_s: float) -> list[Log]:
-        if subflow.idle_ms / 1000.0 <= path.threshold_s():
+    def _note(self, subflows: list[Subflow], now_s: float) -> None:
+        present = {}
+        for subflow in subflows:
+            seen = self._seen.get(_key(subflow))
+            if seen is None:
+                # After a restart the kernel knows when something came; an acknowledgement counts as well.
+                seen = _Seen(subflow.bytes_received)
+                if subflow.bytes_received:
+                    seen.changed_s = now_s - subflow.idle_ms / 1000.0
+                    self._received_s[subflow.token] = max(self._received_s.get(subflow.token, -NEVER), seen.changed_s)
+            present[_key(subflow)] = seen
+            if subflow.bytes_received != seen.bytes_received:
+                seen.bytes_received, seen.changed_s = subflow.bytes_received, now_s
+                self._received_s[subflow.token] = now_s
+        self._seen = present
+        tokens = {subflow.token for subflow in subflows}
+        self._received_s = {token: at_s for token, at_s in self._received_s.items() if token in tokens}
+
+    def _receiving(self, subflow: Subflow, now_s: float) -> bool:
+        return now_s - self._seen[_key(subflow)].changed_s <= self.settings.activity_s
+
+    def _silent(self, subflow: Subflow) -> bool:
+        return subflow.idle_ms / 1000.0 > self.paths[subflow.path].threshold_s()
+
+    def _stalled(self, subflows: list[Subflow], now_s: float) -> set[int]:
+        """Connections that received data a moment ago and now nothing at all.
+
+        The peer may have turned to a subflow that died while it was idle: then any of them can be the dead one.
+        """
+        receiving = {token for token, at_s in self._received_s.items() if now_s - at_s <= self.settings.activity_s}
+        return receiving - {subflow.token for subflow in subflows if not self._silent(subflow)}
+
+    def _judge(self, path: PathHealth, subflow: Subflow, now_s: float, *, stalled: bool) -> list[Log]:
+        if not self._silent(subflow):
             # What is congested is not silent: the time that it takes there is what an answer may take.
+            path.heard_s = now_s - subflow.idle_ms / 1000.0
             path.rtt_ms, path.deviation_ms = subflow.rtt_ms or path.rtt_ms, subflow.rtt_deviation_ms
             return path.feed(Sign.PROGRESS, now_s)
         if subflow.retransmits >= self.settings.retransmits:
             logs = path.feed(Sign.TIMED_OUT, now_s)
             if logs:
                 return logs
-        if subflow.unacknowledged or now_s - seen.changed_s <= self.settings.activity_s:
+        if subflow.unacknowledged or stalled or self._receiving(subflow, now_s):
             return path.feed(Sign.SILENT, now_s)
         return []
+
+    def probe_answered(self, local: str, remote: str, rtt_ms: float | None, now_s: float) -> list[Log]:
+        """The result of a probe; of a path that is forgotten it says nothing."""
+        path = self.paths.get((local, remote))
+        if path is None:
+            return []
+        if rtt_ms is not None:
+            for other in self.paths.values():
+                other.peer_answers |= other.remote == remote
+        return path.probe_answered(rtt_ms, now_s)
 
     def dead(self, local: str, remote: str) -> bool:
         """Whether the path is believed to be silently dead."""
         path = self.paths.get((local, remote))
         return path is not None and path.health is Health.DOWN
+
+    def trusted(self, local: str, remote: str, now_s: float) -> bool:
+        """Whether nothing speaks against the path, and something for it."""
+        path = self.paths.get((local, remote))
+        if path is None or not self.settings.enabled:
+            return True
+        return path.health is Health.UP and (now_s - path.heard_s <= FRESH_S or not path.answered_ever)
+
+    def doubt(self, local: str, remote: str, now_s: float) -> list[Log]:
+        """Ask a path whether it works."""
+        path = self.paths.get((local, remote))
+        return path.doubt(now_s) if path is not None and self.settings.enabled else []
 
     def forget(self, usable: set[str]) -> None:
         """Addresses that are gone have no history: when they come back the network may be another one."""

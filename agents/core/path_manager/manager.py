@@ -33,8 +33,9 @@ IDLE_INTERVAL_S = 0.5
 """Between two looks at connections on which nothing happens."""
 FOREIGN_ERRORS = frozenset({3, 22, 95})
 """ESRCH, EINVAL, EOPNOTSUPP of a command with a token: the connection is another path manager's, or gone."""
-FOREIGN_REFUSALS = 2
+FOREIGN_REFUSALS = 3
 """The kernel gives the same error for an address that it does not like: one refusal is no proof."""
+NOT_CONNECTED = 107
 CONNECTIONS_MAX = 4096
 """More are not managed: a host with so many connections is no mobile host."""
 
@@ -93,7 +94,8 @@ class PathManager:
         logs = self._take_connections(list(connections)[:CONNECTIONS_MAX], by_token)
         own = [row for managed in self.connections.values() if managed.manageable for row in managed.subflows]
         self._note_activity(own, now_s)
-        logs += self.watch.observe(own, now_s)
+        usable = {item.address for item in self.addresses}
+        logs += self.watch.observe([row for row in own if row.local in usable], now_s)
         self._read_s = now_s
         if self.config.userspace:
             return logs + self._plan(now_s)
@@ -118,10 +120,7 @@ class PathManager:
 
     def probe_result(self, local: str, remote: str, rtt_ms: float | None, now_s: float) -> list[Action]:
         """The answer to a probe (ms), or None: there was none."""
-        path = self.watch.paths.get((local, remote))
-        if path is None:
-            return []
-        return [*path.probe_answered(rtt_ms, now_s), *self._plan(now_s)]
+        return [*self.watch.probe_answered(local, remote, rtt_ms, now_s), *self._plan(now_s)]
 
     def handle_timer(self, now_s: float) -> list[Action]:
         """Time has passed; calling it too often does nothing twice."""
@@ -263,9 +262,13 @@ class PathManager:
         attempt = managed.attempts.setdefault((local, remote), Attempt(tries=1))
         self._later(attempt, self.config, now_s)
         fields = {"token": action.token, "local": local, "remote": remote, "errno": error}
-        if error in FOREIGN_ERRORS and not managed.accepted:
+        if error == NOT_CONNECTED:
+            # The handshake is not complete (fourth ACK): a moment later it is.
+            attempt.next_s, attempt.tries = now_s + self.config.detection.measure_interval_s, 0
+        elif error in FOREIGN_ERRORS and not managed.accepted:
             managed.refusals += 1
-            if managed.refusals >= FOREIGN_REFUSALS:
+            managed.refused_s = min(managed.refused_s, now_s)
+            if managed.refusals >= FOREIGN_REFUSALS and now_s > managed.refused_s:
                 managed.foreign = True
                 return [Log("foreign-connection", fields)]
         return [Log("join-refused", fields)]
