@@ -274,7 +274,8 @@ def verdict_lines(told: dict[str, Any]) -> list[str]:
     return [
         f"* Goal: {GOAL_PER_S:,} registrations/s with {told['nodes']:,} bindings held, durable state on, one process, one "
         f"processor: **{'reached' if best['per_s'] >= GOAL_PER_S else 'not reached'}**, {best['per_s']:,.0f}/s here; "
-        f"{best['per_cpu_s']:,.0f} for a second of CPU time, of which the home agent had {best['per_s'] / best['per_cpu_s']:.0%}.",
+        f"{best['per_cpu_s']:,.0f} for a second of CPU time, of which the home agent had "
+        f"{best['per_s'] / best['per_cpu_s']:.0%}.",
         f"* Refreshes beside {sent:,.0f} forged requests/s with home address, SPI and source address of {VICTIMS} of the "
         f"nodes: {verdict}. Of these {VICTIMS} nodes: {flood['victims']['answered']} refreshes, p99 "
         f"{flood['victims'].get('p99_ms', float('nan')):.1f} ms, {flood['victims']['repeated']} sent again.",
@@ -312,7 +313,7 @@ def page(results: dict[str, Any]) -> str:
         "  of its own (HMAC-MD5), every request a fresh timestamp and a Multipath extension. One reply of",
         f"  {ha_load.CHECKED} is verified.",
         "* The generator is another process on the other processor. Latency is counted from when a request was due; what is",
-        "  not answered is sent again after 1, 2, 4 s. CPU: user and system time of the home agent, the kernel's work included.",
+        "  not answered is sent again after 1, 2, 4 s. CPU: user and system time of the home agent, kernel included.",
         "* Forgeries have a wrong authenticator, and at most 100 a second are answered. Beside them",
         f"  {REFRESHES_PER_S} refreshes a second of all nodes, and one a second of each node whose data they carry.",
         "* Where other programs run as well, CPU time and ratios mean more than rates.",
