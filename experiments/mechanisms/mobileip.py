@@ -27,6 +27,7 @@ ADVERTISEMENTS: Final = {"advertisement_interval_s": 1.0, "advertisement_lifetim
 """RFC 5944 section 2.3: at most one a second, and three may be lost."""
 _TECHNOLOGIES: Final = {"wlan": "wlan", "lte": "eutran", "cdma": "cdma_1x", "eth": "ethernet", "eth1": "ethernet",
                         "eth2": "ethernet", "home": "ethernet"}  # fmt: skip
+_UNDER_WAY: Final = ("registering", "refreshing", "deregistering", "discovering")
 _READY_TIMEOUT_S = 20.0
 
 
@@ -88,10 +89,17 @@ class MobileIp(Mechanism):
             return not bed.agent_command(AGENT_NODE, HOME_ROLE, {"cmd": "bindings"})["bindings"]
         present = sum(path.interface in bed.addresses(bed.mn) for path in paths)
         wanted = present if self.settings.get("multipath") else min(present, 1)
-        usable = [
-            row for row in bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "bindings"})["bindings"] if row["validated"]
-        ]
-        return len(usable) == wanted and bool(status["forwarding"]) and bool(status["forwarding"][0]["shares"])
+        bindings = bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "bindings"})["bindings"]
+        if sum(bool(row["validated"]) for row in bindings) != wanted:
+            return False
+        if any(row["state"] in _UNDER_WAY for row in status["core"]["interfaces"]):
+            return False  # a refresh carries flow bindings that name the networks registered last
+        peer = bed.agent_command(AGENT_NODE, HOME_ROLE, {"cmd": "status"})
+        return all(self._forwards(end["forwarding"]) for end in (status, peer))
+
+    def _forwards(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Is there a tunnel to use, and are all flow bindings in force?"""
+        return bool(rows) and bool(rows[0]["shares"]) and len(rows[0]["rules"]) >= len(self.flows)
 
     def client_address(self, bed: Testbed) -> str | None:
         """The home address."""

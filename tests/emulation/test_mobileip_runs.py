@@ -16,8 +16,9 @@ pytestmark = pytest.mark.emulation
 ROAMLAB = ROOT / ".venv" / "bin" / "roamlab"
 SHORT = Path(__file__).with_name("short_mobileip.py")
 RUN_TIMEOUT_S = 180.0
-DISTURBED = ("link relay was late", "gap is", "ms late")
-"""What a busy machine makes of a run: its figures are not used, but it must have worked."""
+DISTURBED = ("link relay was late", "gap is", "ms late", "voice-1: the application counted")
+"""What a busy machine makes of a run: its figures are not used, but it must have worked. Of a call, packets that arrive right
+behind the reply, before the mobile node has opened its tunnel, are in the captures only."""
 ON_WLAN, ON_LTE = {"wlan": 1.0, "lte": 0.0}, {"wlan": 0.0, "lte": 1.0}
 
 

@@ -55,9 +55,12 @@ class Bed:
 
     def agent_command(self, node: str, role: str, request: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((node, role, request))
-        rows = [{"name": path.interface, "bid": number, "validated": True} for number, path in enumerate(self.paths, 1)]
+        rows = [
+            {"name": path.interface, "bid": number, "validated": True, "state": "registered"}
+            for number, path in enumerate(self.paths, 1)
+        ]
         wanted = rows if mechanisms.REGISTRY[self.mechanism].settings["multipath"] else rows[:1]  # type: ignore[attr-defined]
-        status = {"at_home": "", "forwarding": [{"shares": {"mn-wlan": 1}}], "core": {"interfaces": rows}}
+        status = {"at_home": "", "forwarding": [{"shares": {"mn-wlan": 1}, "rules": ["r"] * 3}], "core": {"interfaces": rows}}
         replies: dict[str, dict[str, Any]] = {"status": status, "bindings": {"bindings": wanted}}
         return replies.get(request["cmd"], {})
 
