@@ -110,7 +110,8 @@ def test_rates_are_growth_over_time_and_nothing_for_another_tunnel() -> None:
     row = report([now], [before])["tunnels"][0]
     assert (row["out_packets_s"], row["in_packets_s"], row["out_mbit"], row["in_mbit"]) == (500.0, 1000.0, 4.0, 0.4)
     assert report([now], [])["tunnels"][0]["out_mbit"] is None, "there is no earlier sample"
-    assert report([before], [now])["tunnels"][0]["out_mbit"] is None, "an agent that was started again counts from 0"
+    anew = Sample(agent, 13.0, home_agent(3))
+    assert report([anew], [now])["tunnels"][0]["out_mbit"] is None, "an agent that was started again counts from 0"
     one, other = tunnel("mip1", AGENT, WLAN, 1), tunnel("mip1", AGENT, LTE, 9)
     assert set(rates(other, one, 1.0).values()) == {None}, "the device is another tunnel now"
     assert set(rates(one, one, 0.0).values()) == {None}
