@@ -54,7 +54,10 @@ class PathManagerAgent(Reconciler):
 
     def commands(self) -> dict[str, Handler]:
         """Control commands by name."""
-        return {"status": self._status, "policy": self._policy, "refresh": self._refresh}
+        return {
+            "status": self._status, "policy": self._policy, "refresh": self._refresh,
+            "withhold": self._withhold, "release": self._release,
+        }  # fmt: skip
 
     def deadlines_s(self) -> list[float | None]:
         """When the core wants to be called."""
@@ -211,6 +214,7 @@ class PathManagerAgent(Reconciler):
             return {
                 "agent": self.file.agent, "pid": os.getpid(), **self.core.status(), "overruns": self.overruns,
                 "failures": list(self.failures.values()), "silent_mobile_nodes": dict(self.surroundings.silent),
+                "withheld": sorted(self.surroundings.withheld),
                 "policies": list(POLICIES),
             }  # fmt: skip
 
@@ -231,6 +235,22 @@ class PathManagerAgent(Reconciler):
             self._stale = True
             await self.step()
             return {"addresses": self.core.status()["addresses"]}
+
+    async def _withhold(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Give the addresses of an interface up, though they are there."""
+        self.surroundings.withheld.add(self._named(request))
+        return await self._refresh(request)
+
+    async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Use an interface again."""
+        self.surroundings.withheld.discard(self._named(request))
+        return await self._refresh(request)
+
+    def _named(self, request: dict[str, Any]) -> str:
+        name = text_field(request, "interface")
+        if all(item.name != name for item in self.file.interfaces):
+            raise CommandError(f"{name[:100]} is not configured")
+        return name
 
 
 def _fields(action: Any) -> dict[str, Any]:

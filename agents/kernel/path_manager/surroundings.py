@@ -19,6 +19,8 @@ class Surroundings:
     def __init__(self, file: PathManagerFile, kernel: Kernel) -> None:
         self._file, self._kernel = file, kernel
         self._told: dict[str, Home] = {}
+        self.withheld: set[str] = set()
+        """Interfaces whose addresses shall not be used, by command."""
         self.silent: dict[str, str] = {}
         """Control socket of a mobile node that did not answer -> why."""
 
@@ -43,7 +45,7 @@ class Surroundings:
         result = []
         for interface in self._file.interfaces:
             link = snapshot.links.get(interface.name)
-            if link is None or not (link.up and link.carrier):
+            if link is None or not (link.up and link.carrier) or interface.name in self.withheld:
                 continue
             for item in snapshot.addresses:
                 address = ip_address(item.address)
