@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,14 +109,15 @@ def rounds(total: int, seed: int) -> Iterator[Round]:
 class Network:
     """The lab, its agents, and the trouble that the router makes."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, logs: Path | None = None) -> None:
         self.lab = lab
         lab.sysctl("cn", "mptcp/enabled", 1)
         lab.limits("cn", 8, 8)
         # A busy machine is silent at times, which is no reason to leave a path.
         settings = {"header_reserve": 0, "nudge": True, "announce": True, "silence_retransmissions": 1_000}
-        common = {"event_log": "/dev/null", "filter": [{"remote_ports": [PORT]}, {"local_ports": [PORT]}]}
-        self.agents = {node: lab.agent(node, {**common, "proxy": settings}) for node in ("mn", "cp")}
+        common = {"filter": [{"remote_ports": [PORT]}, {"local_ports": [PORT]}], "proxy": settings}
+        files = {node: "/dev/null" if logs is None else str(logs / f"{node}.jsonl") for node in ("mn", "cp")}
+        self.agents = {node: lab.agent(node, {**common, "event_log": file}) for node, file in files.items()}
 
     @property
     def mn(self) -> ProxyAgent:
@@ -300,7 +301,7 @@ def _ended(processes: dict[str, subprocess.Popen[str]]) -> bool:
 
 
 @contextmanager
-def network_of(folder: Path) -> Iterator[Network]:
+def network_of(folder: Path, logs: Path | None = None) -> Iterator[Network]:
     """The lab with both agents and the program that reorders."""
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(folder, paths=2, wired=False, servers=("cn", "cp")).running())
@@ -310,11 +311,11 @@ def network_of(folder: Path) -> Iterator[Network]:
         stack.callback(holder.kill)
         assert holder.stdout is not None
         holder.stdout.readline()
-        yield Network(lab)
+        yield Network(lab, logs)
 
 
-def soak(total: int, seed: int, *, quiet: bool = False) -> dict[str, Any]:
-    """Everything; the summary."""
+def soak(total: int, seed: int, *, quiet: bool = False, only: Sequence[int] = (), logs: Path | None = None) -> dict[str, Any]:
+    """Everything; the summary. `only`: these rounds. `logs`: folder for the agents' event logs."""
     tally = Tally()
     begun = time.monotonic()
 
@@ -327,9 +328,11 @@ def soak(total: int, seed: int, *, quiet: bool = False) -> dict[str, Any]:
         line = f"{tally.bytes / 1e9:7.2f} GB [{bar:30}] {what}"
         print(f"\r{line}, {seconds:3.0f} s, {len(tally.bad)} bad ", end="", file=sys.stderr, flush=True)
 
-    with tempfile.TemporaryDirectory() as folder, network_of(Path(folder)) as network:
+    with tempfile.TemporaryDirectory() as folder, network_of(Path(folder), logs) as network:
         before, resident = network.lab.counters("cn"), {}
         for each in rounds(total, seed):
+            if only and each.number not in only:
+                continue
             play(network, each, tally, show)
             if each.number == 7:  # everything has happened once
                 resident = {node: agent.resident_bytes() for node, agent in network.agents.items()}
@@ -366,10 +369,12 @@ def main() -> int:
     parser.add_argument("--gb", type=float, default=20.0, help="how much to carry, in 10^9 bytes (default 20)")
     parser.add_argument("--seed", type=int, default=1, help="of the rounds (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a few lines")
+    parser.add_argument("--only", type=int, nargs="+", default=(), metavar="N", help="only these rounds, to look at one again")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where to keep the event logs of the agents")
     options = parser.parse_args()
     if INSIDE not in os.environ:
         return enter_namespaces()
-    result = soak(int(options.gb * 1e9), options.seed, quiet=options.json)
+    result = soak(int(options.gb * 1e9), options.seed, quiet=options.json, only=options.only, logs=options.logs)
     if options.json:
         print(json.dumps(result, indent=1))
     else:

@@ -50,4 +50,13 @@ class Log:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-Action: TypeAlias = Send | Deliver | Log
+@dataclass(frozen=True, slots=True)
+class Isolate:
+    """This host's TCP needs a route of its own between two addresses, until the last connection between them ends: the path MTU
+    that it is going to be told must not hold for the packets that the proxy makes of its segments, which are larger."""
+
+    local: bytes
+    remote: bytes
+
+
+Action: TypeAlias = Send | Deliver | Isolate | Log

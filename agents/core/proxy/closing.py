@@ -98,7 +98,7 @@ def resume(connection: Connection, actions: list[Action]) -> None:
     if connection.config.reserve_lost and not connection.sack:
         connection.reserve_lost(connection.active)
     if packets.can_nudge(connection):
-        actions += [Deliver(packets.nudge(connection)), Log("nudge", {"connection": connection.number})]
+        actions += [*packets.nudge(connection), Log("nudge", {"connection": connection.number})]
 
 
 def subflow_fin(connection: Connection, subflow: Subflow, now: float) -> list[tuple[Subflow, bytes]]:

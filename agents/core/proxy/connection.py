@@ -57,6 +57,8 @@ class Connection:
     """The window scale that the peer announced to this host's TCP."""
     host_mtu: int = 0
     """The packet size that this host's TCP keeps to, as the MSS that it was told makes it; 0: not known."""
+    isolated: bool = False
+    """Has its TCP been given a route of its own?"""
     joinable: bool = True
     """The peer's initial address and port take joins (flag C is off)."""
     confirmed: bool = False

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from agents.core.proxy.actions import Action, Answer, Deliver, Send, Verdict
+from agents.core.proxy.actions import Action, Answer, Deliver, Isolate, Send, Verdict
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.subflow import Subflow
 from agents.core.proxy.tables import Interval
@@ -168,14 +168,21 @@ def ack_for_host(connection: Connection) -> bytes:
     return to_local(connection, connection.ack, ACK, timestamp=stamp)
 
 
-def nudge(connection: Connection) -> bytes:
+def nudge(connection: Connection) -> list[Action]:
     """Make this host's TCP retransmit at once: its segments no longer fit, by a few bytes (RFC 1191 section 6.4).
 
     It then sends again all that is not acknowledged, without taking it for congestion.
     """
-    connection.host_mtu -= _NUDGE_BYTES
-    return icmp.too_big(connection.local, connection.local_port, connection.remote, connection.remote_port,
-                        connection.iss + connection.tan, connection.host_mtu + _NUDGE_BYTES, connection.host_mtu)  # fmt: skip
+    return shrink(connection, connection.host_mtu - _NUDGE_BYTES)
+
+
+def shrink(connection: Connection, mtu: int) -> list[Action]:
+    """Tell this host's TCP that its packets must not be larger than `mtu`."""
+    ends = (connection.local, connection.local_port, connection.remote, connection.remote_port)
+    isolate: list[Action] = [] if connection.isolated else [Isolate(connection.local, connection.remote)]
+    told = Deliver(icmp.too_big(*ends, connection.iss + connection.tan, connection.host_mtu, mtu))
+    connection.isolated, connection.host_mtu = True, mtu
+    return [*isolate, told]
 
 
 def can_nudge(connection: Connection) -> bool:

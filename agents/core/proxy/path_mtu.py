@@ -1,11 +1,10 @@
 """Path MTU discovery on subflows (RFC 1191, RFC 8201): a router's message names ends that this host's TCP does not know."""
 
 from agents.core.proxy import packets
-from agents.core.proxy.actions import Action, Deliver, Log
+from agents.core.proxy.actions import Action, Log
 from agents.core.proxy.connection import Connection
 from agents.core.proxy.subflow import Subflow
 from agents.core.sequence import unwrap32
-from agents.wire import icmp
 from agents.wire.icmp import TooBig
 
 LEAST_MTU = {4: 576, 16: 1280}
@@ -22,10 +21,9 @@ def take_report(connection: Connection, subflow: Subflow, report: TooBig, action
     if not subflow.send_acked <= seq < subflow.send_end or connection.half_open or connection.fallback:
         return False
     limit = max(report.mtu, LEAST_MTU[len(connection.local)]) - packets.option_space(connection)
-    if limit < connection.host_mtu:
-        ends = (connection.local, connection.local_port, connection.remote, connection.remote_port)
-        told = icmp.too_big(*ends, connection.iss + connection.tan, connection.host_mtu, limit)
-        connection.host_mtu = limit
+    if limit <= connection.host_mtu:  # equal: this host's kernel forgets what it was told after some minutes
+        news = limit < connection.host_mtu
+        actions += packets.shrink(connection, limit)
         fields = {"connection": connection.number, "subflow": subflow.number, "mtu": report.mtu, "for_host": limit}
-        actions += [Deliver(told), Log("too-big", fields)]
+        actions += [Log("too-big", fields)] if news else []
     return True

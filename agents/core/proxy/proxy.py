@@ -579,6 +579,10 @@ class Proxy:
         """Addresses of this host that its TCP uses in connections: they must stay until the connections end."""
         return {connection.local for connection in self._numbered.values()}
 
+    def address_pairs(self) -> set[tuple[bytes, bytes]]:
+        """Local and remote addresses of all connections, as this host's TCP knows them."""
+        return {(connection.local, connection.remote) for connection in self._numbered.values()}
+
     def status(self) -> dict[str, Any]:
         """Counters and sizes."""
         return {"connections": len(self._numbered), "half_open": len(self._half_open), "subflows": len(self._by_subflow),

@@ -9,7 +9,7 @@ import signal
 import traceback
 from typing import Any, Final, Protocol
 
-from agents.core.proxy.actions import Action, Answer, Deliver, Log, Offload, Send, Verdict
+from agents.core.proxy.actions import Action, Answer, Deliver, Isolate, Log, Offload, Send, Verdict
 from agents.core.proxy.config import LocalAddress
 from agents.core.proxy.proxy import Proxy
 from agents.kernel.control import ControlServer
@@ -48,6 +48,9 @@ class Core(Protocol):
 
     def application_addresses(self) -> set[bytes]:
         """Local addresses that this host's TCP uses in connections of the proxy."""
+
+    def address_pairs(self) -> set[tuple[bytes, bytes]]:
+        """Local and remote addresses of all connections, as this host's TCP knows them."""
 
     def next_deadline(self) -> float | None:
         """Monotonic seconds."""
@@ -205,6 +208,9 @@ class ProxyAgent:
                 self.raw.send(action.packet)
             elif type(action) is Deliver:
                 self.raw.deliver(action.packet)
+            elif type(action) is Isolate:
+                self.pins.isolate((action.local, action.remote))
+                self._watch_pins()
             elif type(action) is Log:
                 self.log.write(action.event, **action.fields)
 
@@ -292,12 +298,13 @@ class ProxyAgent:
             self.problems.note("failed", self._now(), what=error.strerror)
 
     def _watch_pins(self) -> None:
-        """Addresses that are gone must be let go when the last connection on them ends, which is no event."""
-        if self._unpin is None and self.pins.detoured:
+        """Addresses that are gone, and routes of connections, must be let go when connections end, which is no event."""
+        if self._unpin is None and (self.pins.detoured or self.pins.isolated):
             self._unpin = asyncio.get_running_loop().call_later(UNPIN_CHECK_S, self._check_pins)
 
     def _check_pins(self) -> None:
         self._unpin = None
+        self.pins.let_go(self.core.address_pairs())
         self.refresh()
 
     # -- for the control socket ---------------------------------------------------------------------------------------

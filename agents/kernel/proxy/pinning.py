@@ -12,12 +12,17 @@ from typing import Final
 from agents.kernel.eventlog import EventLog
 from agents.kernel.netlink import KernelError
 from agents.kernel.proxy.rtnetlink import RtNetlink, text
-from agents.kernel.proxy.rules import OWN_MARK
+from agents.kernel.proxy.rules import OWN_MARK, UNTOUCHED_MASK
 
 PIN_TABLE: Final = 8684
 PIN_PRIORITY: Final = 500
 """Before every rule that routes by source address, behind the one for local addresses."""
+PAIR_PRIORITY: Final = PIN_PRIORITY - 1
+"""Of pairs of addresses whose TCP needs the route over lo for its path MTU, while the addresses work."""
 MTU_LEAST: Final = 1280
+
+Pair = tuple[bytes, bytes]
+"""Local and remote address."""
 
 
 class Pins:
@@ -30,6 +35,7 @@ class Pins:
         self._netlink, self._log = netlink, log
         self._held: set[bytes] = set()
         self._detoured: set[bytes] = set()
+        self._isolated: set[Pair] = set()
         self._mtu = 0
 
     @property
@@ -42,8 +48,29 @@ class Pins:
         """Those of them whose TCP has the route over lo now."""
         return frozenset(self._detoured)
 
+    @property
+    def isolated(self) -> frozenset[Pair]:
+        """Pairs of addresses that have the route over lo."""
+        return frozenset(self._isolated)
+
+    def isolate(self, pair: Pair) -> None:
+        """TCP between two addresses gets the route over lo: what it is told about the path MTU holds for no packet of ours."""
+        if pair not in self._isolated and self._change_pair(pair, add=True):
+            self._isolated.add(pair)
+
+    def let_go(self, present: Collection[Pair]) -> None:
+        """There are connections between no pairs of addresses but these."""
+        for pair in sorted(self._isolated.difference(present)):
+            if self._change_pair(pair, add=False):
+                self._isolated.discard(pair)
+
+    def _change_pair(self, pair: Pair, *, add: bool) -> bool:
+        change = self._netlink.change_pair_rule
+        return self._try("rule", lambda: change(pair, PAIR_PRIORITY, PIN_TABLE, UNTOUCHED_MASK, add=add))
+
     def adopt(self) -> None:
         """Take over what a former agent left: its connections are unknown now, but their ends must still be told so."""
+        self._try("rule", lambda: self._netlink.delete_rules(PAIR_PRIORITY, PIN_TABLE))
         self._held = {address.address for address in self._netlink.addresses() if address.pinned}
         self._detoured = {address for priority, address in self._netlink.pin_rules(PIN_TABLE) if priority == PIN_PRIORITY}
 
@@ -76,6 +103,7 @@ class Pins:
 
     def close(self) -> None:
         """Undo everything but the routes: nothing leads to them any more."""
+        self.let_go(())
         for address in sorted(self._held | self._detoured):
             self._release(address)
 

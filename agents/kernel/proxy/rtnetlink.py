@@ -225,6 +225,34 @@ class RtNetlink:
         kind, flags = (_NEWRULE, _CREATE | _EXCLUSIVE) if add else (_DELRULE, 0)
         self._change(kind, flags, head + values, f"{'add' if add else 'remove'} the rule for {text(address)}")
 
+    def change_pair_rule(self, pair: tuple[bytes, bytes], priority: int, table: int, mark: int, *, add: bool) -> None:
+        """The same for what it sends from one address to another. Raises KernelError.
+
+        Not for single connections: IPv4 looks for the route whose MTU has changed without ports.
+        """
+        local, remote = pair
+        length = len(local)
+        head = struct.pack("=BBBBBBBBI", _FAMILY[length], 8 * length, 8 * length, 0, 0, 0, 0, 1, 0)
+        values = _pack(
+            (1, remote), (2, local), (3, b"lo\0"), (6, _U32.pack(priority)), (10, _U32.pack(0)), (16, _U32.pack(mark)),
+            (15, _U32.pack(table)), (21, bytes((PIN_PROTOCOL,))), (22, bytes((socket.IPPROTO_TCP,))),
+        )  # fmt: skip
+        kind, flags = (_NEWRULE, _CREATE | _EXCLUSIVE) if add else (_DELRULE, 0)
+        self._change(kind, flags, head + values, f"{'add' if add else 'remove'} the rule from {text(local)} to {text(remote)}")
+
+    def delete_rules(self, priority: int, table: int) -> None:
+        """Remove all rules of a priority that lead to a table. Raises KernelError."""
+        values = _pack((6, _U32.pack(priority)), (15, _U32.pack(table)))
+        for family in _FAMILY.values():
+            try:
+                while True:
+                    self._change(
+                        _DELRULE, 0, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 1, 0) + values, "remove a rule"
+                    )
+            except KernelError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+
     def set_gso_max(self, index: int, size: int) -> None:
         """Largest superpacket that the kernel makes for an interface, in bytes. Raises KernelError."""
         values = _pack((41, _U32.pack(size)), (63, _U32.pack(size)))

@@ -29,6 +29,8 @@ OWN_MARK: Final = 0x2000_0000
 """Bit of a packet's mark: the proxy has made or rewritten it. The same bit of a connection's mark: PROXIED."""
 RELEASE_MARK: Final = 0x4000_0000
 """Bit of a packet's mark: the proxy has released its connection. The same bit of a connection's mark: RELEASED."""
+UNTOUCHED_MASK: Final = OWN_MARK | RELEASE_MARK
+"""The proxy has seen a packet without any of these bits not yet, or it is none of its business."""
 QUEUES: Final = 4
 """Outbound, inbound, and the same for packets in the middle of a connection without a bit."""
 CHAIN_PREFIX: Final = "ROAMLAB-PROXY-"
@@ -37,7 +39,6 @@ PORTS_MAX: Final = 15
 _OUT, _IN, _POST, _INPUT = (CHAIN_PREFIX + name for name in ("OUT", "IN", "POST", "INPUT"))
 _HOOKS = {_OUT: "OUTPUT", _IN: "PREROUTING", _POST: "POSTROUTING", _INPUT: "INPUT"}
 _OWN, _RELEASE = f"{OWN_MARK:#x}/{OWN_MARK:#x}", f"{RELEASE_MARK:#x}/{RELEASE_MARK:#x}"
-_BOTH = OWN_MARK | RELEASE_MARK
 _MIDDLE = "-m conntrack --ctstate NEW,INVALID"
 _MPTCP = "--tcp-option 30"
 _TOO_BIG = {4: "-p icmp --icmp-type fragmentation-needed", 6: "-p ipv6-icmp --icmpv6-type packet-too-big"}
@@ -126,9 +127,12 @@ def ruleset(version: int, filters: Sequence[Filter], first_queue: int) -> list[s
             if item.local_ports:
                 rules.append(f"-A {_IN} -p tcp --syn {match}{inbound} --queue-bypass")
             rules.append(f"-A {_IN} -p tcp ! --syn {match}{_MIDDLE} {in_middle}")
+    # Other TCP between two addresses whose route leads to the queue (see pinning): it is routed anew because of the mark.
+    other = f"-o lo -m addrtype ! --dst-type LOCAL -m mark --mark 0/{UNTOUCHED_MASK:#x}"
+    rules.append(f"-A {_OUT} {other} -j MARK --set-xmark {_RELEASE}")
     for chain in (_POST, _INPUT):
-        rules.append(f"-A {chain} -m mark --mark {_OWN} -j CONNMARK --set-xmark {OWN_MARK:#x}/{_BOTH:#x}")
-        rules.append(f"-A {chain} -m mark --mark {_RELEASE} -j CONNMARK --set-xmark {RELEASE_MARK:#x}/{_BOTH:#x}")
+        rules.append(f"-A {chain} -m mark --mark {_OWN} -j CONNMARK --set-xmark {OWN_MARK:#x}/{UNTOUCHED_MASK:#x}")
+        rules.append(f"-A {chain} -m mark --mark {_RELEASE} -j CONNMARK --set-xmark {RELEASE_MARK:#x}/{UNTOUCHED_MASK:#x}")
     # What takes the route that only leads to the queue (see pinning) must not end at a socket of this host.
     rules.append(f"-A {_POST} -o lo -m mark ! --mark {_OWN} -m addrtype ! --dst-type LOCAL -j DROP")
     return rules

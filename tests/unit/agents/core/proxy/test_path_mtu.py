@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.core.proxy.actions import Action, Deliver, Verdict
+from agents.core.proxy.actions import Action, Deliver, Isolate, Verdict
 from agents.wire.icmp import parse_too_big, too_big
 from tests.unit.agents.core.proxy.peer import FAR, NEAR, Path, Peer, pair
 
@@ -35,14 +35,17 @@ def test_the_host_is_told_with_its_own_addresses_and_numbers() -> None:
     assert (told.source, told.source_port, told.destination, told.destination_port) == (NEAR[0], 40_000, FAR[0], 80)
     assert told.mtu == 1340 - 24, "less the options that the proxy adds"
     assert told.seq == peer.first.near_isn + peer.tan
+    assert actions[0] == Isolate(NEAR[0], FAR[0]), "first of all a route of its own"
 
 
-def test_once_is_enough_and_larger_is_no_news() -> None:
+def test_larger_is_no_news() -> None:
     peer, path = moved()
     report(peer, path, 1340)
-    for mtu in (1340, 1400, 9000):
+    for mtu in (1400, 9000):
         verdict, actions = report(peer, path, mtu)
         assert (verdict, actions) == (Verdict.DROP, [])
+    _verdict, actions = report(peer, path, 1340)
+    assert [type(action) for action in actions] == [Deliver], "the kernel may have forgotten it"
 
 
 def test_less_than_networks_carry_is_not_believed() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agents.kernel.netlink import KernelError
-from agents.kernel.proxy.pinning import PIN_PRIORITY, PIN_TABLE, Pins
+from agents.kernel.proxy.pinning import PAIR_PRIORITY, PIN_PRIORITY, PIN_TABLE, Pair, Pins
 from agents.kernel.proxy.rtnetlink import Address
 
 X, Y = bytes((10, 0, 0, 1)), bytes(16)
@@ -17,6 +17,7 @@ class Kernel:
     def __init__(self) -> None:
         self.local: set[bytes] = set()
         self.rules: set[bytes] = set()
+        self.pairs: set[Pair] = set()
         self.mtu: dict[int, int] = {}
         self.refuses: set[str] = set()
 
@@ -46,6 +47,14 @@ class Kernel:
     def change_pin_rule(self, address: bytes, _priority: int, _table: int, _mark: int, *, add: bool) -> None:
         self._check("rule")
         (self.rules.add if add else self.rules.remove)(address)
+
+    def change_pair_rule(self, pair: Pair, _priority: int, _table: int, _mark: int, *, add: bool) -> None:
+        self._check("rule")
+        (self.pairs.add if add else self.pairs.remove)(pair)
+
+    def delete_rules(self, priority: int, table: int) -> None:
+        assert (priority, table) == (PAIR_PRIORITY, PIN_TABLE)
+        self.pairs.clear()
 
 
 class Log:
@@ -121,3 +130,26 @@ def test_a_small_mtu_is_not_too_small_for_ipv6(kernel: Kernel) -> None:
     pins, _log = make(kernel)
     pins.set_mtu(600)
     assert kernel.mtu == {4: 1280, 6: 1280}
+
+
+def test_two_addresses_have_a_route_of_their_own_until_their_last_connection_ends(kernel: Kernel) -> None:
+    pins = Pins(kernel, Log())  # type: ignore[arg-type]
+    first, second = (X, Y), (X, X)
+    pins.isolate(first)
+    pins.isolate(first)
+    pins.isolate(second)
+    assert kernel.pairs == pins.isolated == {first, second}
+    pins.let_go({second})
+    assert kernel.pairs == pins.isolated == {second}
+    kernel.refuses = {"rule"}
+    pins.let_go(())
+    assert pins.isolated == {second}, "tried again next time"
+    kernel.refuses = set()
+    pins.close()
+    assert not kernel.pairs
+
+
+def test_routes_that_a_former_agent_left_go(kernel: Kernel) -> None:
+    kernel.pairs = {(X, Y)}
+    Pins(kernel, Log()).adopt()  # type: ignore[arg-type]
+    assert not kernel.pairs
