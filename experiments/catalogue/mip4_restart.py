@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
                 text=f"Down for {down_s:g} s: no gap longer than that, the start of the agent, and TCP's next repetition",
                 metric="gap_ms",
                 aggregate="max",
-                bound=Bound(op="<=", value=down_s * 2000 + 2500, unit="ms"),
+                bound=Bound(op="<=", value=down_s * 2000 + 4000, unit="ms"),
                 mechanisms=MECHANISMS,
                 scenarios=(scenario.name,),
             )
