@@ -66,7 +66,12 @@ def measure(evidence: Evidence, by_kind: Mapping[str, Measure]) -> tuple[Json, S
         "bytes_per_path": per_path,
         "path_share": {path: round(count / max(1, sum(per_path.values())), 4) for path, count in per_path.items()},
         "flows": results,
-        "agreement": {"ok": all(a["ok"] for a in agreements.values()), "flows": agreements},
+        "agreement": {
+            **(worst["agreement"] or {}),
+            "ok": all(a["ok"] for a in agreements.values()),
+            "problems": [f"{name}: {problem}" for name, a in agreements.items() for problem in a["problems"]],
+            "flows": agreements,
+        },
         "error": next((row["error"] for row in results.values() if row.get("error")), None),
     }, _together(drawn)
 

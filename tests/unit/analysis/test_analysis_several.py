@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 import synthetic as syn
-from synthetic import LOSS, MONO0, WALL0, handover_scene, manifest, write_run
+from synthetic import LOSS, MONO0, WALL0, campaign_file, claim, handover_scene, manifest, write_run
 
+from analysis.__main__ import main
 from analysis.measures.ways import phases_of
 from analysis.metrics import evaluate
 from analysis.rundir import InputError, load_run
@@ -101,6 +102,20 @@ def test_a_wrong_list_of_flows_is_named(tmp_path, text):
     path = mixed_run(tmp_path, change=lambda path: (path / "workload" / "flows.json").write_text(text))
     with pytest.raises(InputError, match=r"flows\.json"):
         evaluate(load_run(path))
+
+
+def test_the_report_shows_such_a_run_and_claims_reach_into_flows_and_phases(tmp_path, capsys):
+    (tmp_path / "c").mkdir()
+    mixed_run(tmp_path / "c")
+    claims = [
+        claim(id="lte", metric="flows.voice-1.phases.1.down.lte", op=">=", value=1.0, unit="", mechanisms=["mip4"]),
+        claim(id="gap", metric="flows.bulk-1.gap_ms", op="<=", value=100.0, mechanisms=["mip4"]),
+    ]
+    campaign = campaign_file(tmp_path / "c", ["r1"], ["mip4"], ["carrier-loss"], claims)
+    main(["report", str(campaign), "--json"])
+    verdicts = {row["id"]: row["verdict"] for row in json.loads(capsys.readouterr().out)["claims"]}
+    assert verdicts == {"lte": "holds", "gap": "fails"}
+    assert "400" in campaign.with_suffix(".html").read_text()
 
 
 def test_phases_count_packets_by_path_direction_and_half():
