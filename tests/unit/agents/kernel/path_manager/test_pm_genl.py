@@ -97,7 +97,8 @@ def test_what_the_core_hears() -> None:
     closed = message(11, TOKEN, V4, ENDS, attribute(12, b"\x6f"))
     events = [_core_event(values) for values in parse_events(announced + withdrawn + closed + message(3, TOKEN))]
     assert events == [
-        Announced(0xCAFE, 4, "10.66.0.2", 99), Withdrawn(0xCAFE, 4), SubflowClosed(0xCAFE, "10.1.0.100", "10.65.0.2", 111), None,
+        Announced(0xCAFE, 4, "10.66.0.2", 99), Withdrawn(0xCAFE, 4),
+        SubflowClosed(0xCAFE, "10.1.0.100", "10.65.0.2", 111), None,
     ]  # fmt: skip
     assert _core_event({"event": "sub_closed"}) is None
 
