@@ -2,7 +2,7 @@
 
 from experiments.model import Bound, Claim, Event, Experiment, Scenario, Source
 
-MOBILE, PLAIN = "mip4", "tcp"
+MOBILE, FOREIGN, PLAIN = "mip4", "mip4-fa", "tcp"
 INTERFACE = "mn-home"
 TO_A_S, TO_B_S, HOME_S, DURATION_S = 4.0, 9.0, 14.0, 20.0
 
@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
     summary="A mobile node with one interface starts a download at home and takes it to two visited networks and back. At "
     "home there is no tunnel; away its care-of address comes from DHCP. Plain TCP is bound to its address of the home network.",
     scenarios=(TOUR,),
-    mechanisms=(MOBILE, PLAIN),
+    mechanisms=(MOBILE, FOREIGN, PLAIN),
     claims=(
         Claim(
             id="survives",
@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
             metric="survived",
             aggregate="all",
             bound=Bound(op="==", value=True),
-            mechanisms=(MOBILE,),
+            mechanisms=(MOBILE, FOREIGN),
             scenarios=(TOUR.name,),
         ),
         Claim(
@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
             metric="gap_ms",
             aggregate="max",
             bound=Bound(op="<=", value=5000.0, unit="ms"),
-            mechanisms=(MOBILE,),
+            mechanisms=(MOBILE, FOREIGN),
             scenarios=(TOUR.name,),
         ),
         Claim(
@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
             metric="mobileip.deregistrations",
             aggregate="min",
             bound=Bound(op=">=", value=1.0),
-            mechanisms=(MOBILE,),
+            mechanisms=(MOBILE, FOREIGN),
             scenarios=(TOUR.name,),
         ),
         Claim(
