@@ -252,6 +252,25 @@ def test_killed_in_mid_connection_nothing_is_cut() -> None:
         agent.end()
 
 
+def test_events_are_lost() -> None:
+    """The agent is stopped until the kernel has dropped events; what happened meanwhile is found all the same."""
+    with lab() as net:
+        agent = net.manager(policy="all")
+        with streaming(net) as stream:
+            settled(net, {HOA, COA1, COA2})
+            agent.process.send_signal(signal.SIGSTOP)
+            net.command("mn", "ip", "address", "del", f"{COA2}/24", "dev", "mn-p1")
+            noise = net.folder / "noise"
+            lines = (f"address {word} 10.9.{n // 200}.{n % 200 + 1}/32 dev lo" for n in range(4000) for word in ("add", "del"))
+            noise.write_text("\n".join(lines) + "\n")
+            net.command("mn", "ip", "-batch", str(noise))
+            agent.process.send_signal(signal.SIGCONT)
+            settled(net, {HOA, COA1})
+            stream.goes_on()
+        assert agent.events("overrun")
+        agent.end()
+
+
 def test_who_was_called_announces_its_addresses() -> None:
     with lab() as net:
         net.manager(policy="coa-only")

@@ -240,3 +240,14 @@ def test_home_address_gets_an_endpoint_when_a_connection_is_lost() -> None:
     core.addresses_changed([HOME], [HOME.address], 2.0)
     actions = core.sockets_read([connection()], [], 2.0, present)
     assert of(actions, AddEndpoint) == [AddEndpoint(endpoint(HOME, number=0))]
+
+
+def test_that_endpoint_stays_while_the_connection_needs_it() -> None:
+    """Deleting it would close the subflow that it has made, and so for ever."""
+    core = manager([HOME], userspace=False, policy="coa-only")
+    present = [endpoint(HOME)]
+    for now_s in (1.0, 2.0):
+        assert not of(core.sockets_read([connection()], [row(HOME.address)], now_s, present), DeleteEndpoint)
+    core.addresses_changed(ALL, NAMES, 3.0)
+    rows = [row(HOME.address), row(WLAN.address, 1)]
+    assert DeleteEndpoint(present[0]) in core.sockets_read([connection()], rows, 3.0, present)
