@@ -53,7 +53,7 @@ class RunningMix(RunningWorkload):
 
 
 class Mix(Workload):
-    """`bulk` downloads from ports 80 on, `voice` calls from port 5004 on, `rpc` dialogues from port 5060 on."""
+    """`bulk` downloads from ports 80 on, `voice` calls from port 5004 on, `rpc` dialogues from port 5060 on; or one of each."""
 
     kind: ClassVar[str] = "mix"
     summary: ClassVar[str] = "several flows at once: so many of bulk (HTTP's port 80), voice (5004), rpc (SIP's port 5060)"
@@ -62,13 +62,12 @@ class Mix(Workload):
     def __init__(self, spec: WorkloadSpec) -> None:
         super().__init__(spec)
         self.flows = list(self._flows())
-        if not self.flows:
-            raise RoamlabError(f"workload {self.kind}: it has no flow; say how many of {', '.join(_KINDS)}")
 
     def _flows(self) -> Iterator[tuple[str, Workload]]:
+        chosen = any(value is not None for value in self.spec.parameters.values())
         for kind, (cls, ports) in _KINDS.items():
             first, last = map(int, ports.split("-"))
-            count = self.values[kind] or 0
+            count = (self.values[kind] or 0) if chosen else 1
             if count != int(count) or count > last - first + 1:
                 raise RoamlabError(
                     f"workload {self.kind}: {kind} = {count!r} must be a whole number, at most {last - first + 1}"

@@ -22,10 +22,14 @@ def test_flows_have_programs_ports_and_names_of_their_own() -> None:
     assert flows["voice-1"].spec.direction == "up"
 
 
+def test_without_numbers_there_is_one_of_each() -> None:
+    mix = workloads.make(Workload(kind="mix"))
+    assert [name for name, _ in mix.flows] == ["bulk-1", "voice-1", "rpc-1"]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({}, ["no flow", "bulk, voice, rpc"]),
         ({"bulk": 17}, ["bulk = 17", "at most 16"]),
         ({"bulk": 1.5}, ["bulk = 1.5", "whole number"]),
         ({"bulk": 0}, ["bulk = 0"]),
