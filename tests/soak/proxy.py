@@ -194,8 +194,9 @@ class Mover:
             self._network.cut(self._cut, True)
         try:
             self._network.mn.ask("handover", break_first=broken, **request)
-        except NodeError:  # the connection is ending, or not yet confirmed
+        except NodeError:  # the connection is ending, or not yet confirmed: it has nothing but this path
             self._tally.refused += 1
+            self.mend()
             return
         self._path = to
         self._breaks_left -= broken
