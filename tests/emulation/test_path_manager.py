@@ -22,7 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from agents.kernel.netlink import KernelError
 from agents.kernel.path_manager.diagnostics import Diagnostics, SubflowRow
 from agents.kernel.path_manager.genl_mptcp import MPTCP_PM_ADDR_FLAG_SIGNAL, UserspaceMPTCP
-from tests.emulation.mobileip_lab import CORRESPONDENT, Agent, Lab, care_of
+from tests.emulation.mobileip_lab import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, Lab, care_of
 from topologies.links.netns import inside
 from topologies.waiting import wait_until
 
@@ -249,6 +249,61 @@ def test_killed_in_mid_connection_nothing_is_cut() -> None:
             # It is managed, not only seen.
             net.command("mn", "ip", "link", "set", "mn-p0", "down")
             settled(net, {COA2})
+        agent.end()
+
+
+def test_home_address_of_a_mobile_nodes_agent() -> None:
+    """The home address comes from the agent, its way is a tunnel; the connection outlives the home agent."""
+    with tempfile.TemporaryDirectory() as folder, PathLab(Path(folder), 2).running() as net:
+        assert isinstance(net, PathLab)
+        net.command("cn", "ip", "mptcp", "limits", "set", "subflows", "8", "add_addr_accepted", "8")
+        net.home_agent()
+        mobile = net.mobile_node()
+        net.nodes["mn-manager"] = net.nodes["mn"]  # agents keep their files by the node's name
+        interfaces = [{"name": "mn-p0"}, {"name": "mn-p1"}]
+        manager = net.agent(
+            "mn-manager", "path-manager",
+            {"families": "ipv4", "interface": interfaces, "mobile_node": [{"control": str(mobile.control)}]},
+        )  # fmt: skip
+
+        def known() -> bool:
+            rows = {row["address"]: row for row in manager.ask("status")["addresses"]}
+            return HOME_ADDRESS in rows and rows[HOME_ADDRESS]["home_agent"] == HOME_AGENT
+
+        wait_until(known, WAIT_S, "the home address is known as usable")
+        with streaming(net, local=HOME_ADDRESS) as stream:
+            settled(net, {HOME_ADDRESS, COA1, COA2})
+            manager.ask("policy", policy="coa-only")
+            settled(net, {COA1, COA2})
+            net.command("gw", "ip", "link", "set", "gw-ha", "down")
+            stream.goes_on()
+        manager.end()
+        mobile.end()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (0, 2, 1), (2, 1, 0)])
+def test_orders_of_silent_failures(order: tuple[int, int, int]) -> None:
+    """Two paths die, one comes back, the third dies: one way is left each time."""
+    addresses = (COA1, COA2, HOA)
+    first, second, third = order
+    with lab() as net:
+        agent = net.manager(policy="all")
+        with streaming(net) as stream:
+            settled(net, set(addresses))
+            for path in (first, second):
+                net.silence(path)
+                stream.goes_on()
+            net.restore(first)
+
+            def back() -> bool:
+                """A path that died while it was idle may never have been missed."""
+                rows = {row["local"]: row["health"] for row in agent.ask("status")["paths"]}
+                return rows.get(addresses[first]) == "up" and addresses[first] in net.locals()
+
+            wait_until(back, 2 * WAIT_S, "the first one is used again")
+            net.silence(third)
+            stream.goes_on()
+        assert stream.gap_s < 3.0
         agent.end()
 
 
