@@ -52,7 +52,8 @@ def describe_run(spec: RunSpec, run_id: str, campaign: str, state: str, reason: 
 
 def why_not_carried(spec: RunSpec) -> str | None:
     """A mechanism that only carries TCP says nothing about UDP: such a run is unsupported. One line, or None."""
-    mechanism, kind = mechanisms.REGISTRY[spec.mechanism], workloads.REGISTRY[spec.workload.kind]
-    if kind.transport == "udp" and not mechanism.carries_udp:
-        return f"{mechanism.label} carries TCP connections; {kind.kind} is UDP"
+    mechanism, workload = mechanisms.REGISTRY[spec.mechanism], workloads.make(spec.workload)
+    if "udp" in workload.transports() and not mechanism.carries_udp:
+        what = "is UDP" if workload.transport == "udp" else "has flows of UDP"
+        return f"{mechanism.label} carries TCP connections; {workload.kind} {what}"
     return None

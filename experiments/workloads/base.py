@@ -74,6 +74,10 @@ class Workload:
         self.values = {**self.parameters, **spec.parameters}
         self.port = PORT
 
+    def transports(self) -> set[str]:
+        """What its programs open: "tcp", "udp"."""
+        return {self.transport}
+
     def _peer(self, role: str, out: Path, address: str) -> list[str]:
         module = f"experiments.peers.{self.program}"
         return [sys.executable, "-m", module, role, "--out", str(out), "--address", address, "--port", str(self.port)]

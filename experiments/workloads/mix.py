@@ -77,6 +77,10 @@ class Mix(Workload):
                 flow.port = first + number
                 yield f"{kind}-{number + 1}", flow
 
+    def transports(self) -> set[str]:
+        """Of all flows."""
+        return {flow.transport for _, flow in self.flows}
+
     def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningMix:
         """Start all; time 0 is when the last one is connected. workload/flows.json says which they are."""
         folder = bed.directory / "workload"

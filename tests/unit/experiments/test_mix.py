@@ -6,7 +6,8 @@ import pytest
 
 from experiments import workloads
 from experiments.errors import RoamlabError
-from experiments.model import Scenario, Workload
+from experiments.manifest import why_not_carried
+from experiments.model import RunSpec, Scenario, Workload
 
 SCENARIO = Scenario(name="calm", duration_s=3.0)
 
@@ -25,6 +26,18 @@ def test_flows_have_programs_ports_and_names_of_their_own() -> None:
 def test_without_numbers_there_is_one_of_each() -> None:
     mix = workloads.make(Workload(kind="mix"))
     assert [name for name, _ in mix.flows] == ["bulk-1", "voice-1", "rpc-1"]  # type: ignore[attr-defined]
+
+
+def test_a_mechanism_for_tcp_does_not_carry_a_mix_with_a_call() -> None:
+    def why(mechanism: str, **flows: int) -> str | None:
+        workload = Workload(kind="mix", parameters=flows)
+        return why_not_carried(
+            RunSpec(experiment="e", scenario=SCENARIO, mechanism=mechanism, workload=workload, seed=1, repetition=0)
+        )
+
+    assert why("mptcp", bulk=1, voice=1) == "MPTCP carries TCP connections; mix has flows of UDP"
+    assert why("mptcp", bulk=1, rpc=1) is None
+    assert why("mip4", bulk=1, voice=1) is None
 
 
 @pytest.mark.parametrize(
