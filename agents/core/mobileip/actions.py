@@ -28,8 +28,8 @@ class Tunnel:
     interface: str = field(default="", compare=False)
     """The physical interface that the outer packets must leave by ("": the routing table decides)."""
     bid: int = field(default=0, compare=False)
-    """Of the binding: what both ends call this tunnel (0: it has none). Balancing goes by it, so that both ends put a flow on the
-    same tunnel also when a NAT is between them, and a new care-of address moves no other flows."""
+    """Of the binding: what both ends call this tunnel (0: it has none). Balancing goes by it, so that both ends put a flow on
+    the same tunnel also when a NAT is between them, and a new care-of address moves no other flows."""
 
     @property
     def key(self) -> tuple[str, str, int]:
