@@ -8,6 +8,7 @@ from analysis.evidence import MOBILE, Evidence
 from analysis.mobileip import read_mobility
 from analysis.mobileip.registrations import ACCEPTED, REFUSED, UNANSWERED
 from analysis.packets import PacketTable
+from analysis.packets.schema import TUNNEL_NAMES, TUNNEL_UDP
 from analysis.rundir import Json
 
 _ASKING = ("registration", "refresh")
@@ -19,7 +20,8 @@ def registration_facts(evidence: Evidence) -> Json | None:
     `own_interface`: every request with a binding identifier has its care-of address as source, and each care-of address was
     used at one interface only (RFC 7629 section 5.1); deregistrations may go another way. `multipath`: all requests have
     the Multipath extension; `flow_bindings`: Flow-Binding extensions in requests. `tunnels`: kinds of the tunnels that
-    carried data. None without any registration, `own_interface` None without such a request.
+    carried data; `udp_only`: of RFC 3519, and no others. None without any registration, `own_interface` None without such a
+    request.
     """
     table, devices = evidence.packets(MOBILE)
     if not len(table):
@@ -30,6 +32,7 @@ def registration_facts(evidence: Evidence) -> Json | None:
     if found.empty:
         return None
     asking = found[found["kind"].isin(_ASKING)]
+    kinds = sorted(set(mobility.tunnels["kind"]))
     median = asking["latency_ms"].median()
     return {
         "registrations": len(asking),
@@ -38,7 +41,8 @@ def registration_facts(evidence: Evidence) -> Json | None:
         "latency_ms": None if median != median else round(float(median), 3),
         "multipath": all(asking["bids"]),
         "flow_bindings": int((mobility.flow_bindings["kind"] == "RRQ").sum()),
-        "tunnels": " ".join(sorted(set(mobility.tunnels["kind"]))),
+        "tunnels": " ".join(kinds),
+        "udp_only": kinds == [TUNNEL_NAMES[TUNNEL_UDP]],
         "own_interface": _own_interface(asking[asking["bids"].map(bool)], table, devices),
     }
 

@@ -156,6 +156,7 @@ def test_the_experiments_fit_their_topologies(name: str) -> None:
     sources = (ROOT / "docs" / "references.bib").read_text()
     for claim in experiment.claims:
         assert claim.source is None or f"{{{claim.source.key}," in sources, claim.id
+        assert isinstance(claim.bound.value, (int, float)), claim.id
     for scenario in experiment.scenarios:
         parameters = registry.with_homes(scenario.topology, scenario.parameters, 1)
         events.check_targets(scenario.events, registry.make(scenario.topology, parameters))

@@ -32,13 +32,22 @@ def test_each_registration_through_its_own_interface(tmp_path: Path) -> None:
     found = facts(tmp_path, exchange(0.0, COA1, 1, 5, more=FLOW_BINDING), exchange(1.0, COA2, 2, 6, more=FLOW_BINDING * 2))
     assert found == {
         "registrations": 2, "deregistrations": 0, "accepted": 2, "refused": 0, "unanswered": 0, "latency_ms": 100.0,
-        "multipath": True, "flow_bindings": 3, "tunnels": "", "own_interface": True,
+        "multipath": True, "flow_bindings": 3, "tunnels": "", "udp_only": False, "own_interface": True,
     }  # fmt: skip
 
 
 def test_a_registration_by_way_of_another_interface_is_seen(tmp_path: Path) -> None:
     assert facts(tmp_path, exchange(0.0, COA1, 1, 5, source=COA2), [])["own_interface"] is False
     assert facts(tmp_path, exchange(0.0, COA1, 1, 5), exchange(1.0, COA1, 1, 6))["own_interface"] is False
+
+
+def test_tunnels_in_udp_are_told_from_others(tmp_path: Path) -> None:
+    inner = udp("10.5.0.2", MN, b"data", 9, 9)
+    known = exchange(0.0, COA1, 1, 5)
+    found = facts(tmp_path, [*known, (1.0, scene.in_udp(HA, COA1, inner))], [])
+    assert (found["tunnels"], found["udp_only"]) == ("UDP (RFC 3519)", True)
+    found = facts(tmp_path, [*known, (1.0, scene.in_udp(HA, COA1, inner)), (2.0, scene.in_tunnel(HA, COA1, inner))], [])
+    assert found["udp_only"] is False
 
 
 def test_refusals_and_silence_are_counted(tmp_path: Path) -> None:
