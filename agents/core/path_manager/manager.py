@@ -20,6 +20,7 @@ from agents.core.path_manager.values import (
     CloseInitial,
     Connection,
     CreateSubflow,
+    DeleteEndpoint,
     Event,
     LocalAddress,
     Log,
@@ -58,6 +59,7 @@ class PathManager:
         self._endpoints: list[Endpoint] = []
         self._read_again = False
         self._initial_closed: dict[str, float] = {}
+        self._joins: dict[str, Attempt] = {}
 
     # -- inputs -------------------------------------------------------------------------------------------------------
     def addresses_changed(self, addresses: Iterable[LocalAddress], present: Iterable[str], now_s: float) -> list[Action]:
@@ -293,7 +295,28 @@ class PathManager:
         actions = kernel_endpoints.plan(
             self.config, self._planner(now_s), self.addresses, self._ours, connections, self._endpoints
         )  # fmt: skip
-        return [action for action in actions if not self._repeated(action, now_s)]
+        rejoins = [action for action in self._rejoins(now_s) if action not in actions]
+        return [*(action for action in actions if not self._repeated(action, now_s)), *rejoins]
+
+    def _rejoins(self, now_s: float) -> list[Action]:
+        """Endpoints from which nobody has joined: the kernel tries once, and not a connection that is just being opened.
+
+        They are deleted, and the next reading adds them again. Endpoints with subflows are let alone.
+        """
+        live = [managed for managed in self.connections.values() if managed.manageable]
+        used = {row.local for managed in live for row in managed.subflows}
+        waiting = any(managed.subflows and not managed.connection.server for managed in live)
+        idle = [item for item in self._endpoints if waiting and item.key in self._ours and item.address not in used]
+        # One that was deleted a moment ago is missing now; what was tried is forgotten when it is used.
+        self._joins = {name: attempt for name, attempt in self._joins.items() if waiting and name not in used}
+        result: list[Action] = []
+        for item in idle:
+            attempt = self._joins.setdefault(item.address, Attempt(now_s + self.config.retry_s))
+            if attempt.next_s <= now_s:
+                attempt.tries += 1
+                self._later(attempt, self.config, now_s)
+                result.append(DeleteEndpoint(item))
+        return result
 
     def _repeated(self, action: Action, now_s: float) -> bool:
         """The initial subflows take a moment to close."""

@@ -1,5 +1,7 @@
 """Decisions that need no world: domains, servers, strangers, repeated and lost events, endpoints of the kernel."""
 
+from itertools import pairwise
+
 import pytest
 
 from agents.core.mptcp_endpoints import Endpoint
@@ -240,6 +242,21 @@ def test_home_address_gets_an_endpoint_when_a_connection_is_lost() -> None:
     core.addresses_changed([HOME], [HOME.address], 2.0)
     actions = core.sockets_read([connection()], [], 2.0, present)
     assert of(actions, AddEndpoint) == [AddEndpoint(endpoint(HOME, number=0))]
+
+
+def test_a_join_that_the_kernel_has_missed_is_tried_again_ever_later() -> None:
+    core = manager(userspace=False, policy="all")
+    present = [endpoint(item) for item in ALL]
+    rows = [row(HOME.address), row(WLAN.address, 1)]
+    times = []
+    for step in range(200):
+        deleted = of(core.sockets_read([connection()], rows, step / 10, present), DeleteEndpoint)
+        assert deleted in ([], [DeleteEndpoint(endpoint(LTE))]), "endpoints in use stay"
+        times += [step / 10] * len(deleted)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(times) >= 4
+    assert gaps == sorted(gaps)
+    assert not of(core.sockets_read([connection()], [*rows, row(LTE.address, 2)], 60.0, present), DeleteEndpoint)
 
 
 def test_that_endpoint_stays_while_the_connection_needs_it() -> None:
