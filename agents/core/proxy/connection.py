@@ -14,6 +14,8 @@ _ID_MAX = 255
 _RESERVE_MAX = 1 << 30
 """The largest gap for which sequence space is reserved: no TCP window is larger."""
 
+_VAIN_REPETITIONS = 3
+
 
 @dataclass(slots=True)
 class SynOptions:
@@ -102,6 +104,9 @@ class Connection:
     """What this host's TCP may forget because a subflow's SACK blocks show that the peer holds it; see `promise`."""
     promised_by: Subflow | None = None
     """That subflow."""
+    vain_tan: int = 0
+    """The TAN at which this host's TCP repeated what is acknowledged on its subflow, but not at data level; and how often:"""
+    vain_repetitions: int = 0
     window_edge: int = 0
     """The largest t that the peer's windows allow, as its data ACKs and windows say."""
     window: int = 0
@@ -319,6 +324,9 @@ class Connection:
         After a break the order on the subflow is not that of the data. The data that the host repeats may be behind a gap of
         the subflow that only later data can close, and the host does not send that before its ACK moves. So the ACK moves as
         far as SACK blocks show that the peer holds everything. If the subflow ends before its data ACK, the connection is lost.
+
+        A peer may also have acknowledged the data on its subflow, and not yet taken it from there: Linux has been seen to do so
+        only when more comes. It gets _VAIN_REPETITIONS to mend that.
         """
         at = self.send.index(start)
         if start > self.tan or at < 0:
@@ -326,7 +334,11 @@ class Connection:
         subflow = self.send.owners[at]
         owed = subflow.owed()
         behind_gap = start + self.send.shifts[at] >= subflow.send_acked
-        if not subflow.alive or not behind_gap or owed is None or owed < end:
+        if not behind_gap:
+            same = self.vain_tan == self.tan
+            self.vain_tan, self.vain_repetitions = self.tan, self.vain_repetitions + 1 if same else 1
+        waits = owed is not None and owed >= end if behind_gap else self.vain_repetitions >= _VAIN_REPETITIONS
+        if not subflow.alive or not waits:
             return False
         reached = advance(self.tan, subflow.delivered())[0]
         if reached < end:

@@ -149,3 +149,22 @@ def test_if_the_subflow_breaks_before_the_promise_is_kept_both_sides_are_told() 
     assert [peer.path_of(segment) for segment in out.resets] == [c]
     peer.wait(1)
     peer.check_empty()
+
+
+def test_what_a_peer_leaves_on_its_subflow_is_told_when_the_host_has_repeated_it_in_vain() -> None:
+    """Linux takes it from there when more comes; and more comes only when the host's ACK moves."""
+    peer, a, _b = pair()
+    peer.host(100)
+    peer.host(100)
+    peer.far(a, san=101, dan=1)
+    assert peer.tan == 1
+    for _ in range(2):
+        assert peer.host(100, t=1).network
+        assert peer.tan == 1
+    peer.host(100, t=1)
+    assert peer.tan == 101
+    out = peer.host(100, t=101)
+    assert [peer.s_network(segment)[0] for segment in out.network] == [101]
+    peer.acknowledge_all()
+    assert peer.tan == 201
+    peer.goes_on()
