@@ -104,9 +104,11 @@ class Connection:
     """What this host's TCP may forget because a subflow's SACK blocks show that the peer holds it; see `promise`."""
     promised_by: Subflow | None = None
     """That subflow."""
-    vain_tan: int = 0
-    """The TAN at which this host's TCP repeated what is acknowledged on its subflow, but not at data level; and how often:"""
     vain_repetitions: int = 0
+    """How often in a row this host's TCP has repeated what is acknowledged on its subflow, but not at data level, though the
+    peer has answered in between; at which TAN and on which subflow; when the peer was heard last before:"""
+    vain_since: tuple[int, int] = (0, -1)
+    vain_heard_s: float = 0.0
     window_edge: int = 0
     """The largest t that the peer's windows allow, as its data ACKs and windows say."""
     window: int = 0
@@ -335,8 +337,9 @@ class Connection:
         owed = subflow.owed()
         behind_gap = start + self.send.shifts[at] >= subflow.send_acked
         if not behind_gap:
-            same = self.vain_tan == self.tan
-            self.vain_tan, self.vain_repetitions = self.tan, self.vain_repetitions + 1 if same else 1
+            answered = self.vain_since == (self.tan, subflow.number) and subflow.heard_s > self.vain_heard_s
+            self.vain_repetitions = self.vain_repetitions + 1 if answered else 1
+            self.vain_since, self.vain_heard_s = (self.tan, subflow.number), subflow.heard_s
         waits = owed is not None and owed >= end if behind_gap else self.vain_repetitions >= _VAIN_REPETITIONS
         if not subflow.alive or not waits:
             return False

@@ -3,8 +3,21 @@
 import asyncio
 from typing import Any
 
-from agents.core.mobileip.actions import Action, AtHome, Datagram, Log, Now, SendMessage, Store
-from agents.kernel.mobileip.driver import Driver
+from agents.core.mobileip.actions import (
+    Action,
+    AtHome,
+    CloseTunnel,
+    Datagram,
+    DefendAddress,
+    Forwarding,
+    Log,
+    Now,
+    OpenTunnel,
+    SendMessage,
+    Store,
+    Tunnel,
+)
+from agents.kernel.mobileip.driver import FORWARDED_AT_ONCE, Driver, gathered
 from agents.kernel.proxy.agent import Problems
 
 REPLY = SendMessage(b"\x03", "10.1.0.100", 434)
@@ -128,3 +141,32 @@ def test_the_timer_follows_the_deadline_of_the_core() -> None:
         agent._timer.cancel()
 
     asyncio.run(main())
+
+
+def test_forwarding_of_many_is_one_transaction_before_the_replies() -> None:
+    one, two, three = (Forwarding(f"10.33.0.{last}") for last in (1, 2, 3))
+    tunnel = Tunnel("10.33.0.2", "10.1.0.100")
+    opened, closed, defended = OpenTunnel(tunnel), CloseTunnel(tunnel), DefendAddress("10.33.0.1")
+    assert gathered([one, defended, REPLY, opened, two, REPLY]) == [opened, [one, two], defended, REPLY, REPLY]
+    assert gathered([one, closed, opened, two, REPLY, three]) == [one, closed, opened, [two, three], REPLY]
+    assert gathered([REPLY, one]) == [REPLY, one]
+    assert gathered([one, AtHome("mn-home", True), two]) == [one, AtHome("mn-home", True), two]
+    many = gathered([*([one] * (FORWARDED_AT_ONCE + 1)), REPLY])
+    assert [len(item) if isinstance(item, list) else item for item in many] == [FORWARDED_AT_ONCE, one, REPLY]
+
+
+def test_what_is_refused_together_is_tried_one_by_one() -> None:
+    agent, done, lines = driver(Core({}))
+    good, bad = Forwarding("10.33.0.1"), Forwarding("10.33.0.2")
+
+    class Forwarder:
+        def forward(self, *forwardings: Forwarding) -> None:
+            if bad in forwardings:
+                raise OSError(2, "nft: refused")
+            done.append(forwardings)
+
+    agent.forwarder = Forwarder()
+    agent._perform_one[Forwarding] = agent.forwarder.forward
+    agent.perform([good, bad, REPLY])
+    assert done == [(good,), REPLY]
+    assert [row["event"] for row in lines.rows] == ["failed-Forwarding"]
