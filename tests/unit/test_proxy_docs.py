@@ -79,10 +79,17 @@ def test_what_is_referred_to_exists() -> None:
 
 def test_the_coverage_page_names_files_that_exist() -> None:
     text = (DOCS / "rfc-coverage.md").read_text()
-    part = text[text.index("## The lightweight MPTCP proxy") :]
     root = DOCS.parent
-    places = ["agents/core/proxy", "tests/unit/agents/core/proxy", "tests/unit/proxy_models", ""]
-    for name in re.findall(r"`([\w/]+\.py)`", part):
-        assert any((root / place / name).exists() for place in places), name
+    places = {
+        "## The lightweight MPTCP proxy": ["agents/core/proxy", "tests/unit/agents/core/proxy", "tests/unit/proxy_models", ""],
+        "## Mobile IPv4": [
+            "agents/wire/mobileip", "agents/core/mobileip", "agents/kernel/mobileip", "tests/unit/agents/wire/mobileip",
+            "tests/unit/agents/core/mobileip", "tests/unit/agents/kernel/mobileip", "tests/emulation", "",
+        ],
+    }  # fmt: skip
+    for heading, folders in places.items():
+        part = text[text.index(heading + "\n") + 1 :].split("\n## ")[0]
+        for name in re.findall(r"`([\w/]+\.py)`", part):
+            assert any((root / folder / name).exists() for folder in folders), name
     for target in re.findall(r"\]\(([^)#]+\.md)\)", text + (DOCS / "errata.md").read_text()):
         assert (DOCS / target).exists(), target
