@@ -16,6 +16,11 @@ EXPERIMENT = Experiment(
             ),
         ),
         Scenario(
+            name="long",  # to be interrupted
+            duration_s=120.0,
+            events=(Event(at_s=1.0, kind="carrier-loss", target="mn-lte"),),
+        ),
+        Scenario(
             name="ipv6-moves",
             duration_s=4.0,
             family=6,

@@ -136,7 +136,14 @@ def check_tunnel(word: str, inside_by: str) -> None:
 
 def check_stranger(net: Lab, ends: Ends, protocol: int) -> None:
     """A well-formed packet from an address that is no tunnel's end."""
-    before = ends.row("cn")["received_packets"]
+    counts: list[int] = []
+
+    def calm() -> bool:  # the connections before it have said their last word
+        counts.append(ends.row("cn")["received_packets"])
+        return len(counts) > 5 and counts[-1] == counts[-6]
+
+    wait_until(calm, 10.0, "no more packets", 0.1)
+    before = counts[-1]
     packet = (
         b"\x45\0\0\x1c"
         + bytes(4)

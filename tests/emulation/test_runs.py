@@ -152,7 +152,7 @@ def test_nothing_is_left_when_the_runner_or_its_shell_is_killed(tmp_path: Path, 
 
 def test_interruption_keeps_what_was_finished(tmp_path: Path) -> None:
     mark = new_mark()
-    with roamlab(tmp_path, "-n", "2", "-j", "1", "-m", "tcp", "--no-report", mark=mark) as process:
+    with roamlab(tmp_path, "-s", "carrier-loss", "-s", "long", "-j", "1", "-m", "tcp", "--no-report", mark=mark) as process:
         wait_until(lambda: len(manifests(tmp_path)) == 1, RUN_TIMEOUT_S, "the first run")
         under_way(tmp_path)
         process.send_signal(signal.SIGINT)
@@ -161,8 +161,8 @@ def test_interruption_keeps_what_was_finished(tmp_path: Path) -> None:
         gone(mark)
     found = manifests(tmp_path)
     assert found["carrier-loss.tcp.bulk-r0"]["state"] == "complete"
-    assert found["carrier-loss.tcp.bulk-r1"]["state"] == "interrupted"
-    assert "interrupted" in found["carrier-loss.tcp.bulk-r1"]["reason"]
+    assert found["long.tcp.bulk-r0"]["state"] == "interrupted"
+    assert "interrupted" in found["long.tcp.bulk-r0"]["reason"]
     campaign = json.loads(next(tmp_path.glob("short/*.json")).read_text())
     assert campaign["state"] == "interrupted"
 
