@@ -28,6 +28,7 @@ from tests.bench import ha_load, ha_tunnels
 from tests.bench.proxy import cpu_s, machine, resident_bytes
 from tests.emulation import mobileip_lab
 from tests.emulation.mobileip_lab import Agent, Lab
+from tests.namespaces import again_inside
 from topologies.links.netns import inside, new_namespace
 from topologies.waiting import wait_until
 
@@ -323,16 +324,6 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(text) + "\n"
 
 
-def enter_namespaces() -> int:
-    """This program again, in namespaces of its own; no root is needed where user namespaces are allowed."""
-    user = ["--user", "--map-root-user"] if os.geteuid() else []
-    words = ["unshare", *user, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-             'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"', "sh",
-             sys.executable, "-m", "tests.bench.ha", *sys.argv[1:]]  # fmt: skip
-    path = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
-    return subprocess.run(words, env={**os.environ, INSIDE: "1", "PATH": path}, check=False).returncode
-
-
 def measure_tunnels(rounds: int) -> dict[str, dict[str, Any]]:
     """All tunnels in turns."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -357,7 +348,7 @@ def main() -> int:
     if not 10 <= options.nodes <= NODES_MAX:
         parser.error(f"--nodes must be 10 to {NODES_MAX}")
     if INSIDE not in os.environ:
-        return enter_namespaces()
+        return again_inside("tests.bench.ha", INSIDE)
     results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as folder:
         if options.profile:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import proxy_core
+from tests.namespaces import again_inside
 from topologies.waiting import wait_until
 
 INSIDE = "ROAMLAB_BENCH_INSIDE"
@@ -323,16 +324,6 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def enter_namespaces() -> int:
-    """This program again, in namespaces of its own; no root is needed where user namespaces are allowed."""
-    user = ["--user", "--map-root-user"] if os.geteuid() else []
-    words = ["unshare", *user, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-             'mount -t tmpfs tmpfs /run && mkdir /run/netns && ip link set lo up && exec "$@"', "sh",
-             sys.executable, "-m", "tests.bench.proxy", *sys.argv[1:]]  # fmt: skip
-    path = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
-    return subprocess.run(words, env={**os.environ, INSIDE: "1", "PATH": path}, check=False).returncode
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [item.name for item in CONTESTANTS]
@@ -343,7 +334,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page")
     options = parser.parse_args()
     if INSIDE not in os.environ:
-        return enter_namespaces()
+        return again_inside("tests.bench.proxy", INSIDE)
     results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "core": proxy_core.measure(),
                                "memory": proxy_core.memory()}  # fmt: skip
     chosen = [item for item in CONTESTANTS if not options.only or item.name in options.only]

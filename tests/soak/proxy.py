@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.emulation.proxy_lab import Lab, ProxyAgent, mobile, server
+from tests.namespaces import again_inside
 from topologies.links.netns import inside
 from topologies.nodes import NodeError
 from topologies.waiting import wait_until
@@ -355,16 +356,6 @@ def soak(total: int, seed: int, *, quiet: bool = False, only: Sequence[int] = ()
     }  # fmt: skip
 
 
-def enter_namespaces() -> int:
-    """This program again, in namespaces of its own; no root is needed where user namespaces are allowed."""
-    user = ["--user", "--map-root-user"] if os.geteuid() else []
-    words = ["unshare", *user, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-             'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"', "sh",
-             sys.executable, "-m", "tests.soak.proxy", *sys.argv[1:]]  # fmt: skip
-    path = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
-    return subprocess.run(words, env={**os.environ, INSIDE: "1", "PATH": path}, check=False).returncode
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=20.0, help="how much to carry, in 10^9 bytes (default 20)")
@@ -374,7 +365,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where to keep the event logs of the agents")
     options = parser.parse_args()
     if INSIDE not in os.environ:
-        return enter_namespaces()
+        return again_inside("tests.soak.proxy", INSIDE)
     result = soak(int(options.gb * 1e9), options.seed, quiet=options.json, only=options.only, logs=options.logs)
     if options.json:
         print(json.dumps(result, indent=1))

@@ -15,7 +15,8 @@ _MASK32 = 0xFFFFFFFF
 _MASK64 = (1 << 64) - 1
 _ECT = 0x03
 _NUDGE_BYTES = 4
-_NUDGE_MIN = {4: 576, 16: 1280}
+LEAST_MTU = {4: 576, 16: 1280}
+"""By length of the address: what nearly every network carries (RFC 1191 section 3, RFC 8200). Less is not told or believed."""
 _FIRST_DATA_OPTION = 24
 """MP_CAPABLE with data length, padded; the DSS of later segments takes 20."""
 _WIDE_PAYLOAD_OPTION = 28
@@ -190,7 +191,7 @@ def can_nudge(connection: Connection) -> bool:
     return (
         connection.config.nudge
         and connection.send_max > connection.tan
-        and connection.host_mtu - _NUDGE_BYTES >= _NUDGE_MIN[len(connection.local)]
+        and connection.host_mtu - _NUDGE_BYTES >= LEAST_MTU[len(connection.local)]
     )
 
 

@@ -7,9 +7,6 @@ from agents.core.proxy.subflow import Subflow
 from agents.core.sequence import unwrap32
 from agents.wire.icmp import TooBig
 
-LEAST_MTU = {4: 576, 16: 1280}
-"""Less is not believed, by length of the address: what nearly every network carries (RFC 1191 section 3, RFC 8200)."""
-
 
 def take_report(connection: Connection, subflow: Subflow, report: TooBig, actions: list[Action]) -> bool:
     """A segment of a subflow did not fit: this host's TCP is told in its own terms. False: not believed, nothing was done.
@@ -20,7 +17,7 @@ def take_report(connection: Connection, subflow: Subflow, report: TooBig, action
     seq = unwrap32(report.seq, subflow.iss, subflow.send_acked)
     if not subflow.send_acked <= seq < subflow.send_end or connection.half_open or connection.fallback:
         return False
-    limit = max(report.mtu, LEAST_MTU[len(connection.local)]) - packets.option_space(connection)
+    limit = max(report.mtu, packets.LEAST_MTU[len(connection.local)]) - packets.option_space(connection)
     if limit <= connection.host_mtu:  # equal: this host's kernel forgets what it was told after some minutes
         news = limit < connection.host_mtu
         actions += packets.shrink(connection, limit)

@@ -216,29 +216,27 @@ class RtNetlink:
 
     def change_pin_rule(self, address: bytes, priority: int, table: int, mark: int, *, add: bool) -> None:
         """TCP that this host sends from an address, without the mark, looks into a table. Raises KernelError."""
-        length = len(address)
-        head = struct.pack("=BBBBBBBBI", _FAMILY[length], 0, 8 * length, 0, 0, 0, 0, 1, 0)  # FR_ACT_TO_TBL
-        values = _pack(
-            (2, address), (3, b"lo\0"), (6, _U32.pack(priority)), (10, _U32.pack(0)), (16, _U32.pack(mark)),
-            (15, _U32.pack(table)), (21, bytes((PIN_PROTOCOL,))), (22, bytes((socket.IPPROTO_TCP,))),
-        )  # fmt: skip
-        kind, flags = (_NEWRULE, _CREATE | _EXCLUSIVE) if add else (_DELRULE, 0)
-        self._change(kind, flags, head + values, f"{'add' if add else 'remove'} the rule for {text(address)}")
+        self._change_rule(address, b"", priority, table, mark, add)
 
     def change_pair_rule(self, pair: tuple[bytes, bytes], priority: int, table: int, mark: int, *, add: bool) -> None:
         """The same for what it sends from one address to another. Raises KernelError.
 
         Not for single connections: IPv4 looks for the route whose MTU has changed without ports.
         """
-        local, remote = pair
-        length = len(local)
-        head = struct.pack("=BBBBBBBBI", _FAMILY[length], 8 * length, 8 * length, 0, 0, 0, 0, 1, 0)
+        self._change_rule(*pair, priority, table, mark, add)
+
+    def _change_rule(self, local: bytes, remote: bytes, priority: int, table: int, mark: int, add: bool) -> None:
+        """`remote`: empty for any."""
+        head = struct.pack(
+            "=BBBBBBBBI", _FAMILY[len(local)], 8 * len(remote), 8 * len(local), 0, 0, 0, 0, 1, 0
+        )  # FR_ACT_TO_TBL
         values = _pack(
-            (1, remote), (2, local), (3, b"lo\0"), (6, _U32.pack(priority)), (10, _U32.pack(0)), (16, _U32.pack(mark)),
-            (15, _U32.pack(table)), (21, bytes((PIN_PROTOCOL,))), (22, bytes((socket.IPPROTO_TCP,))),
+            *([(1, remote)] if remote else []), (2, local), (3, b"lo\0"), (6, _U32.pack(priority)), (10, _U32.pack(0)),
+            (16, _U32.pack(mark)), (15, _U32.pack(table)), (21, bytes((PIN_PROTOCOL,))), (22, bytes((socket.IPPROTO_TCP,))),
         )  # fmt: skip
         kind, flags = (_NEWRULE, _CREATE | _EXCLUSIVE) if add else (_DELRULE, 0)
-        self._change(kind, flags, head + values, f"{'add' if add else 'remove'} the rule from {text(local)} to {text(remote)}")
+        to = f" to {text(remote)}" if remote else ""
+        self._change(kind, flags, head + values, f"{'add' if add else 'remove'} the rule for {text(local)}{to}")
 
     def delete_rules(self, priority: int, table: int) -> None:
         """Remove all rules of a priority that lead to a table. Raises KernelError."""
