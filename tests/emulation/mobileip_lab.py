@@ -6,11 +6,8 @@ behind the same router, and so is `cn` on 10.65.0.0/24. Addresses and rules of t
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,62 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.emulation.agent_process import Agent
 from tests.emulation.proxy_lab import is_prefix, opened, run
 from topologies.links.interfaces import disable_offloads
 from topologies.links.netns import inside, new_namespace
-from topologies.mobile_host import control_request, to_toml
 from topologies.waiting import wait_until
 
 HOME_ADDRESS, HOME_NETWORK, HOME_AGENT, HOME_ROUTER = "10.33.0.100", "10.33.0.0/24", "10.33.0.2", "10.33.0.1"
 CORRESPONDENT = "10.65.0.2"
 KEY = "00112233445566778899aabbccddeeff"
 SPI = 256
-READY_S = 20.0
 TCP_PORT = 5001
 
 
 def care_of(path: int) -> str:
     """The mobile node's address on a path."""
     return f"10.{path + 1}.0.100"
-
-
-class Agent:
-    """A role on a node, as a process."""
-
-    def __init__(self, lab: Lab, node: str, role: str, config: Mapping[str, Any], program: tuple[str, ...] = ()) -> None:
-        self.lab, self.node, self.role = lab, node, role
-        self.control, self.log = lab.folder / f"{node}.sock", lab.folder / f"{node}.jsonl"
-        self.file = lab.folder / f"{node}.toml"
-        self.program = program or ("agents", role, "--config", str(self.file))
-        self.file.write_text(to_toml({"control": str(self.control), "event_log": str(self.log), **config}))
-        self.start()
-
-    def start(self) -> None:
-        """Start the process; returns when it takes commands."""
-        self.control.unlink(missing_ok=True)
-        with inside(self.lab.nodes[self.node]):
-            words = [sys.executable, "-m", *self.program]
-            self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: self.control.exists() or self.process.poll() is not None, READY_S, f"{self.role} takes commands")
-        if self.process.poll() is not None:
-            raise RuntimeError(f"{self.role}: {self.process.communicate()[1]}")
-
-    def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
-        """A command; the reply."""
-        return control_request(self.control, {"cmd": cmd, **fields}, 20.0)
-
-    def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """Lines of the event log, of some kinds or all."""
-        found = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [row for row in found if not kinds or row["event"] in kinds]
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the process. Raises RuntimeError when it ends otherwise than it should."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        errors = self.process.communicate(timeout=20)[1]
-        if self.process.returncode != (0 if number == signal.SIGTERM else -number):
-            raise RuntimeError(f"{self.role}: {self.process.returncode}: {errors}")
 
 
 @dataclass

@@ -7,25 +7,21 @@ two addresses of each family. A path is either a wire whose frames go through Py
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from tests.emulation.agent_process import Agent
 from tests.pcaps import applications as app
 from tests.pcaps.wires import Path as Wire
 from tests.pcaps.wires import Wires, packet_socket
 from topologies.links.interfaces import add_pair, disable_offloads
 from topologies.links.netns import inside, new_namespace
-from topologies.mobile_host import control_request, to_toml
-from topologies.waiting import wait_until
 
 READY_S = 30.0
 NEVER = 1 << 40
@@ -49,39 +45,18 @@ def server(family: int, second: bool = False, number: int = 0) -> str:
     return f"10.{64 + number}.0.{2 + second}" if family == 4 else f"2001:db8:{64 + number}::{2 + second}"
 
 
-class ProxyAgent:
+class ProxyAgent(Agent):
     """The role `proxy` on a node, as a process."""
 
+    ready_s: ClassVar[float] = 30.0
+
     def __init__(self, lab: Lab, node: str, config: Mapping[str, Any]) -> None:
-        self.lab, self.node = lab, node
-        self.control, self.log = lab.folder / f"{node}.sock", lab.folder / f"{node}.jsonl"
-        self.file = lab.folder / f"{node}.toml"
-        self.file.write_text(to_toml({"control": str(self.control), "event_log": str(self.log), **config}))
-        self.start()
-
-    def start(self) -> None:
-        """Start the process; returns when it takes commands."""
-        self.control.unlink(missing_ok=True)
-        words = [sys.executable, "-m", "agents", "proxy", "--config", str(self.file)]
-        with inside(self.lab.nodes[self.node]):
-            self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: self.control.exists() or self.process.poll() is not None, READY_S, "the proxy's control socket")
-        if self.process.poll() is not None:
-            raise RuntimeError(f"proxy on {self.node}: {self.process.communicate()[1]}")
-
-    def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
-        """A command; the reply."""
-        return control_request(self.control, {"cmd": cmd, **fields}, 20.0)
+        super().__init__(lab, node, "proxy", config)
 
     def connections(self) -> list[dict[str, Any]]:
         """As the agent tells them."""
         found: list[dict[str, Any]] = self.ask("connections")["connections"]
         return found
-
-    def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """Its log, or the lines of some kinds."""
-        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [row for row in rows if not kinds or row["event"] in kinds]
 
     def counter(self, name: str) -> int:
         """One of the core's counters."""
@@ -91,14 +66,6 @@ class ProxyAgent:
         """Resident memory."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the process. Raises RuntimeError when it ends otherwise than it should."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        errors = self.process.communicate(timeout=20)[1]
-        if self.process.returncode != (0 if number == signal.SIGTERM else -number):
-            raise RuntimeError(f"proxy on {self.node}: {self.process.returncode}: {errors}")
 
 
 @dataclass

@@ -207,7 +207,11 @@ def check_policy() -> None:
         bound(home, 2)
         used(mobile, 2)
         wanted = [f"{HOME_AGENT} {care_of(1)} bid 2", f"{HOME_AGENT} {care_of(0)} bid 1", "drop"]
-        wait_until(lambda: [row["tunnel"] for row in home.ask("status")["forwarding"][0]["rules"]] == wanted, 10.0, "the rules")
+
+        def told() -> bool:
+            return [row["tunnel"] for row in home.ask("status")["forwarding"][0]["rules"]] == wanted
+
+        wait_until(told, 10.0, "the rules")
         with echo(net, UDP_PORT, UDP_PORT + 1, DROPPED_PORT):
             for port in range(42_000, 42_006):
                 assert taken(mobile, home, lambda port=port: ask_udp(net, UDP_PORT, port)) == (care_of(1), care_of(1))
@@ -222,6 +226,8 @@ def check_policy() -> None:
             net.command("mn", "ip", "route", "add", "default", "via", "10.2.0.1", "table", "101")
             bound(home, 2)
             used(mobile, 2)
+            # The home agent hears of it in the request that follows the path's validation.
+            wait_until(told, 10.0, "the home agent uses the path again")
             assert taken(mobile, home, lambda: ask_udp(net, UDP_PORT, 42_000)) == (care_of(1), care_of(1))
 
         # The operator's word comes before it.
