@@ -8,9 +8,11 @@ agent on the MN makes the subflows.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from experiments.mechanisms.mobileip import HOME_ADDRESS, HOME_AGENT, MobileIp
+from experiments.mechanisms.home import Home
+from experiments.mechanisms.mobileip import MobileIp
 from experiments.mechanisms.mptcp import Mptcp
 from experiments.testbed import Testbed
+from topologies.mobile import Path
 from topologies.waiting import wait_until
 
 MANAGER_ROLE = "path-manager"
@@ -35,23 +37,24 @@ class MobileIpMptcp(MobileIp):
         bed.sysctl(bed.cn, "net.mptcp.enabled", 1)
         # A CN that is known to have several addresses announces the others.
         Mptcp._start_agent(bed, bed.cn.name, {name: ["signal"] for name in bed.cn_interfaces()[1:]})
-        interfaces = [
-            {"name": path.interface, "cost": number} for number, path in enumerate(bed.paths) if path.families != "ipv6"
-        ]
-        bed.start_agent(bed.mn.name, MANAGER_ROLE, {
+        paths = [path for path in bed.paths if path.families != "ipv6"]
+        self.start_path_manager(bed, bed.mn, [self.home], paths)
+
+    def start_path_manager(self, bed: Testbed, host: Any, homes: Sequence[Home], paths: Sequence[Path]) -> None:
+        """Start the path manager of a mobile host; return when it knows the home addresses and those of the host's networks."""
+        interfaces = [{"name": path.interface, "cost": number} for number, path in enumerate(paths)]
+        bed.start_agent(host.name, MANAGER_ROLE, {
             "families": "ipv4", "policy": self.policy, "interface": interfaces,
-            "home_address": [{"address": HOME_ADDRESS, "home_agent": HOME_AGENT}],
+            "home_address": [{"address": home.address, "home_agent": home.agent} for home in homes],
         })  # fmt: skip
-        wait_until(
-            lambda: self._covers(bed, [item["name"] for item in interfaces]), _READY_TIMEOUT_S, "the path manager's addresses"
-        )
+        wait_until(lambda: self._covers(bed, host, homes, paths), _READY_TIMEOUT_S, "the path manager's addresses")
 
     @staticmethod
-    def _covers(bed: Testbed, interfaces: Sequence[Any]) -> bool:
-        """Does the path manager know the home address and every address that the MN has?"""
-        known = {row["address"] for row in bed.agent_command(bed.mn.name, MANAGER_ROLE, {"cmd": "status"})["addresses"]}
-        present = {text for name in interfaces for text in bed.addresses(bed.mn).get(name, []) if ":" not in text}
-        return present | {HOME_ADDRESS} <= known
+    def _covers(bed: Testbed, host: Any, homes: Sequence[Home], paths: Sequence[Path]) -> bool:
+        """Does the path manager know the home addresses and every address that the host has?"""
+        known = {row["address"] for row in bed.agent_command(host.name, MANAGER_ROLE, {"cmd": "status"})["addresses"]}
+        present = {text for path in paths for text in bed.addresses(host).get(path.interface, []) if ":" not in text}
+        return present | {home.address for home in homes} <= known
 
     def command(self, argv: list[str], node_name: str) -> list[str]:
         """mptcpize makes the program's TCP sockets MPTCP sockets."""

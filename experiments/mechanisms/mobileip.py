@@ -1,6 +1,7 @@
 """Mobile IPv4 (RFC 5944), with one binding or with several (RFC 7629): programs use the home address wherever the MN is.
 
-The home agent runs on `ha1`. Programs and their TCP are unmodified; TCP and UDP are carried.
+The home agent runs on `ha1`, or where a mechanism names other homes. Programs and their TCP are unmodified; TCP and UDP are
+carried.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,18 +9,13 @@ from typing import Any, ClassVar, Final
 
 from experiments.errors import Unsupported
 from experiments.mechanisms.base import Mechanism
+from experiments.mechanisms.home import Home
 from experiments.ports import HTTP_PORTS, RPC_PORTS, VOICE_PORTS
 from experiments.testbed import Testbed
-from topologies.addressing import network_prefixes
-from topologies.mobile import HA_HOST_PART, Path
+from topologies.mobile import Path
 from topologies.waiting import wait_until
 
-HOME = network_prefixes("home", 1, "ipv4")
-HOME_NETWORK = str(HOME.networks()[0])
-HOME_ROUTER, HOME_AGENT = (HOME.host(part)[0].split("/")[0] for part in (1, HA_HOST_PART))
-HOME_ADDRESS = HOME.host(10)[0].split("/")[0]
-"""Not one that the home link's DHCP server gives."""
-AGENT_NODE, HOME_ROLE, MOBILE_ROLE, FOREIGN_ROLE = "ha1", "home-agent", "mobile-node", "foreign-agent"
+HOME_ROLE, MOBILE_ROLE, FOREIGN_ROLE = "home-agent", "mobile-node", "foreign-agent"
 SECURITY: Final = {"spi": 256, "key": "00112233445566778899aabbccddeeff"}
 PROBES: Final = {"probe_interval_s": 0.2, "probe_timeout_s": 0.4, "probe_failures": 3}
 """A silent path is given up after two seconds at most."""
@@ -39,6 +35,8 @@ class MobileIp(Mechanism):
     summary: ClassVar[str] = "Mobile IPv4 with one binding: a tunnel between home agent and the MN's preferred network"
     requires: ClassVar[tuple[str, ...]] = ("nft-flows",)
     homes: ClassVar[int] = 1
+    home: ClassVar[Home] = Home()
+    """Of the MN."""
     settings: ClassVar[Mapping[str, Any]] = {"multipath": False}
     """Of the mobile node's agent."""
     interface_settings: ClassVar[Mapping[str, Any]] = {"foreign_agent": False}
@@ -54,56 +52,60 @@ class MobileIp(Mechanism):
         for node in (bed.mn, bed.cn):
             bed.sysctl(node, "net.mptcp.enabled", 0, optional=True)
         paths = [path for path in bed.paths if path.families != "ipv6"]
-        self._start_home_agent(bed, paths)
-        self._start_mobile_node(bed, paths)
-        wait_until(lambda: self._ready(bed, paths), _READY_TIMEOUT_S, "registration of the MN's networks")
+        self.start_home_agent(bed, [self.home], paths)
+        self.start_mobile_node(bed, bed.mn, self.home, paths)
+        wait_until(lambda: self.ready(bed, bed.mn, self.home, paths), _READY_TIMEOUT_S, "registration of the MN's networks")
 
-    def _start_home_agent(self, bed: Testbed, paths: Sequence[Path]) -> None:
-        agent = bed.node(AGENT_NODE)
-        node = {"home_address": HOME_ADDRESS, "multipath": bool(self.settings.get("multipath")), "selection": self.selection}
+    def start_home_agent(self, bed: Testbed, homes: Sequence[Home], paths: Sequence[Path]) -> None:
+        """Start the home agent of `homes`, which all have the same agent; labels of bindings are numbers of `paths`."""
+        first = homes[0]
+        node = {"multipath": bool(self.settings.get("multipath")), "selection": self.selection, **SECURITY}
         labels = [{"label": number, "cost": number - 1, **_capacity(path)} for number, path in enumerate(paths, 1)]
-        bed.start_agent(AGENT_NODE, HOME_ROLE, {
-            "addresses": [HOME_AGENT], "home_prefix": HOME_NETWORK, "home_interface": f"{AGENT_NODE}-hr1",
-            "state": str(agent.state_dir / "bindings.sqlite"), "mobile_node": [{**node, **SECURITY}], "label": labels,
+        bed.start_agent(first.agent_node, HOME_ROLE, {
+            "addresses": [first.agent], "home_prefix": first.network, "home_interface": first.agent_interface,
+            "state": str(bed.node(first.agent_node).state_dir / "bindings.sqlite"),
+            "mobile_node": [{"home_address": home.address, **node} for home in homes], "label": labels,
         })  # fmt: skip
 
-    def _start_mobile_node(self, bed: Testbed, paths: Sequence[Path]) -> None:
+    def start_mobile_node(self, bed: Testbed, host: Any, home: Home, paths: Sequence[Path]) -> None:
+        """Start the mobile node's agent on a host (the MN, or a CN that moves) with the networks of `paths`."""
         interfaces = [
             {"name": path.interface, "bid": number, "label": number, "cost": number - 1, **_capacity(path),
              "technology": _TECHNOLOGIES.get(path.name, "virtual"), **self.interface_settings}
             for number, path in enumerate(paths, 1)
         ]  # fmt: skip
-        state = bed.mn.congestion_control_state()
+        state = host.congestion_control_state()
         control = {"congestion_control": state["congestion_control"]} if state["how"] == "route" else {}
         flows = [_flow(flow, paths) for flow in self.flows]
-        bed.start_agent(bed.mn.name, MOBILE_ROLE, {
-            "home_address": HOME_ADDRESS, "home_network": HOME_NETWORK, "home_agent": HOME_AGENT, "home_gateway": HOME_ROUTER,
+        bed.start_agent(host.name, MOBILE_ROLE, {
+            "home_address": home.address, "home_network": home.network, "home_agent": home.agent, "home_gateway": home.router,
             **SECURITY, **control, **PROBES, "nat_traversal": True, "selection": self.selection,
             **self.settings, "interface": interfaces, **({"flow": flows, "exchange_flows": True} if flows else {}),
         })  # fmt: skip
 
-    def _ready(self, bed: Testbed, paths: Sequence[Path]) -> bool:
-        """Are the tunnels in use, or is the MN at home?"""
-        status = bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "status"})
+    def ready(self, bed: Testbed, host: Any, home: Home, paths: Sequence[Path]) -> bool:
+        """Are the host's tunnels in use, or is it at home?"""
+        status = bed.agent_command(host.name, MOBILE_ROLE, {"cmd": "status"})
         if status["at_home"]:
-            return not bed.agent_command(AGENT_NODE, HOME_ROLE, {"cmd": "bindings"})["bindings"]
-        present = sum(path.interface in bed.addresses(bed.mn) for path in paths)
+            return not bed.agent_command(home.agent_node, HOME_ROLE, {"cmd": "bindings"})["bindings"]
+        present = sum(path.interface in bed.addresses(host) for path in paths)
         wanted = present if self.settings.get("multipath") else min(present, 1)
-        bindings = bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "bindings"})["bindings"]
+        bindings = bed.agent_command(host.name, MOBILE_ROLE, {"cmd": "bindings"})["bindings"]
         if sum(bool(row["validated"]) for row in bindings) != wanted:
             return False
         if any(row["state"] in _UNDER_WAY for row in status["core"]["interfaces"]):
             return False  # a refresh carries flow bindings that name the networks registered last
-        peer = bed.agent_command(AGENT_NODE, HOME_ROLE, {"cmd": "status"})
-        return all(self._forwards(end["forwarding"]) for end in (status, peer))
+        peer = bed.agent_command(home.agent_node, HOME_ROLE, {"cmd": "status"})
+        return all(self._forwards(end["forwarding"], home) for end in (status, peer))
 
-    def _forwards(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+    def _forwards(self, rows: Sequence[Mapping[str, Any]], home: Home) -> bool:
         """Is there a tunnel to use, and are all flow bindings in force?"""
-        return bool(rows) and bool(rows[0]["shares"]) and len(rows[0]["rules"]) >= len(self.flows)
+        mine = next((row for row in rows if row["home_address"] == home.address), None)
+        return mine is not None and bool(mine["shares"]) and len(mine["rules"]) >= len(self.flows)
 
     def client_address(self, bed: Testbed) -> str | None:
         """The home address."""
-        return HOME_ADDRESS
+        return self.home.address
 
     def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
         """The mobile node registers through the new interface; the old one carries the traffic until that is done."""
@@ -151,11 +153,11 @@ class MobileIpMultipath(MobileIp):
         """A flow policy at both ends: everything on the new interface's tunnel, on the others if that one goes."""
         rows = bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "status"})["core"]["interfaces"]
         bids = sorted((row["bid"] for row in rows), key=lambda bid: _bid(rows, new) != bid)
-        flows = [{"destination": HOME_ADDRESS, "bids": bids}]
+        flows = [{"destination": self.home.address, "bids": bids}]
         bed.agent_command(bed.mn.name, MOBILE_ROLE, {"cmd": "policy", "flows": flows})
         if not self.flows:  # else the mobile node tells the home agent
-            request = {"cmd": "policy", "home_address": HOME_ADDRESS, "flows": flows}
-            bed.agent_command(AGENT_NODE, HOME_ROLE, request)
+            request = {"cmd": "policy", "home_address": self.home.address, "flows": flows}
+            bed.agent_command(self.home.agent_node, HOME_ROLE, request)
 
     def break_before_make(self, bed: Testbed, old: str, new: str) -> None:
         """The binding of the old interface goes."""

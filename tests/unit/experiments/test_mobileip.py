@@ -11,7 +11,7 @@ from agents.kernel.mobileip import foreign_agent, home_agent, mobile_node
 from experiments import catalogue, events, features, mechanisms
 from experiments.capsule import ROOT
 from experiments.errors import Unsupported
-from experiments.mechanisms import mobileip
+from experiments.mechanisms.home import Home
 from experiments.mechanisms.mobileip import MOBILE_IP_MECHANISMS, MobileIp
 from topologies import registry
 from topologies.mobile_host import to_toml
@@ -60,7 +60,11 @@ class Bed:
             for number, path in enumerate(self.paths, 1)
         ]
         wanted = rows if mechanisms.REGISTRY[self.mechanism].settings["multipath"] else rows[:1]  # type: ignore[attr-defined]
-        status = {"at_home": "", "forwarding": [{"shares": {"mn-wlan": 1}, "rules": ["r"] * 3}], "core": {"interfaces": rows}}
+        status = {
+            "at_home": "",
+            "forwarding": [{"home_address": "10.33.0.10", "shares": {"mn-wlan": 1}, "rules": ["r"] * 3}],
+            "core": {"interfaces": rows},
+        }
         replies: dict[str, dict[str, Any]] = {"status": status, "bindings": {"bindings": wanted}}
         return replies.get(request["cmd"], {})
 
@@ -145,7 +149,7 @@ def test_the_topology_gets_the_home_network_that_the_mechanism_needs() -> None:
     assert registry.with_homes("several-interfaces", {}, 1) == {}
     assert registry.with_homes("mobile", {"access": "wlan"}, 0) == {"access": "wlan"}
     topo = registry.make("mobile", registry.with_homes("mobile", {}, MobileIp.homes))
-    assert mobileip.HOME_AGENT in str(topo.plan.addresses["ha1"])
+    assert Home().agent in str(topo.plan.addresses["ha1"])
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -161,3 +165,14 @@ def test_the_experiments_fit_their_topologies(name: str) -> None:
         parameters = registry.with_homes(scenario.topology, scenario.parameters, 1)
         events.check_targets(scenario.events, registry.make(scenario.topology, parameters))
         assert all(event.at_s < scenario.duration_s for event in scenario.events)
+
+
+def test_homes_are_places_that_the_topology_has() -> None:
+    topo = registry.make("mobile", {"homes": 2, "home_prefixes": 2})
+    homes = [Home(number, variant=variant) for number in (1, 2) for variant in ("first", "second")]
+    for home in homes:
+        given = topo.plan.addresses[home.agent_node][home.agent_interface]
+        assert f"{home.agent}/24" in given
+        assert home.address not in str(given)
+    assert len({home.address for home in homes}) == len(homes)
+    assert Home(2, 11).address == "10.34.0.11"
