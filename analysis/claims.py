@@ -3,6 +3,9 @@
 A claim bounds a metric for some mechanisms in some scenarios with some workloads. It holds when every combination holds,
 and only when every planned repetition of it was judged: which runs happen to be judged is not chance, a mechanism that
 breaks also breaks records. A connection that never recovered has no gap: it fails every bound and is never averaged away.
+
+A bound may be what other mechanisms have in the same scenario with the same workload. Such a claim is judged only when all
+runs of all of them were. There a connection that never recovered counts as longer than any that did.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import math
 import operator
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.results import Result, Spread, coverage, gap_spread, select, workloads_of
@@ -41,6 +44,12 @@ class Part:
     verdict: str
     spread: Spread
     reason: str
+    others: tuple[tuple[str, Spread], ...] = ()
+    """Mechanisms that it is compared with, and what they have."""
+
+    def others_text(self, unit: str = "") -> str:
+        """Medians of what it is compared with: "mptcp 512 ms, mip4 1.2 s"; "" without any."""
+        return ", ".join(f"{name} {spread.median_text(unit)}" for name, spread in self.others)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Claim:
     source_where: str
     verdict: str
     parts: tuple[Part, ...]
+    others: tuple[str, ...] = ()
+    """Mechanisms whose aggregate, times `value`, is the bound."""
 
     @property
     def yes_or_no(self) -> bool:
@@ -79,6 +90,9 @@ class Claim:
         if self.yes_or_no:
             return f"{self.metric.replace('_', ' ')}: {'yes' if self.value else 'no'} ({self.aggregate})"
         sign = {"<=": "≤", ">=": "≥", "==": "="}[self.op]
+        if self.others:
+            factor = "" if self.value == 1 else f"{self.value:g} × "
+            return f"{self.aggregate} {self.metric} {sign} {factor}that of {', '.join(self.others)}"
         return f"{self.aggregate} {self.metric} {sign} {self.value:g} {self.unit}".strip()
 
 
@@ -105,6 +119,7 @@ def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result])
     needed = int(claim.get("min_repetitions") or 1)
     known = workloads_of(campaign, results) or {"": ""}
     asked = field(claim, "workloads", list, where) if claim.get("workloads") else list(known)
+    others = tuple(str(name) for name in claim["bound"].get("others") or ())
     bound = _Bound(metric, aggregate, op, float(raw))
     parts = []
     for workload in asked:
@@ -112,8 +127,12 @@ def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result])
         for mechanism in field(claim, "mechanisms", list, where):
             for scenario in field(claim, "scenarios", list, where):
                 runs = select(results, mechanism, scenario, workload)
-                verdict, spread, reason = _judge(runs, bound, campaign.repetitions, needed)
-                parts.append(Part(mechanism, scenario, workload, label, verdict, spread, reason))
+                verdict, spread, reason = _judge(runs, bound, campaign.repetitions, needed, bool(others))
+                part = Part(mechanism, scenario, workload, label, verdict, spread, reason)
+                if others:
+                    theirs = {name: select(results, name, scenario, workload) for name in others}
+                    part = _compare(part, theirs, bound, campaign.repetitions, needed)
+                parts.append(part)
     if not parts:
         raise InputError(f"{where}: mechanisms and scenarios must each name at least one")
     source = claim.get("source") or {}
@@ -130,6 +149,7 @@ def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result])
         source_where=str(source.get("where") or ""),
         verdict=min((part.verdict for part in parts), key=VERDICTS.index),
         parts=tuple(parts),
+        others=others,
     )
 
 
@@ -143,11 +163,14 @@ class _Bound:
     value: float
 
 
-def _judge(runs: list[Result], bound: _Bound, planned: int, needed: int) -> tuple[str, Spread, str]:
+def _judge(
+    runs: list[Result], bound: _Bound, planned: int, needed: int, only_complete: bool = False
+) -> tuple[str, Spread, str]:
     """Verdict over the repetitions of one combination, their figures, and what is missing.
 
     `planned`: how many runs there should be; `needed`: fewer figures than this prove nothing. What is missing keeps a
-    claim from holding; what fails without it fails.
+    claim from holding; what fails without it fails. `only_complete`: say only whether there is all that is needed, as the
+    bound is not known yet.
     """
     judged = [r for r in runs if r.judged]
     spread = spread_of(judged, bound.metric)
@@ -159,9 +182,34 @@ def _judge(runs: list[Result], bound: _Bound, planned: int, needed: int) -> tupl
     elif not head and spread.count < needed:
         head, reasons = f"{spread.count} of {needed} repetitions that the claim needs", []
     reason = f"{head}: {'; '.join(reasons)}" if reasons else head
-    if spread.count and not _holds(spread, bound):
+    if not only_complete and spread.count and not _holds(spread, bound):
         return "fails", spread, reason
     return ("not judged" if reason else "holds"), spread, reason
+
+
+def _compare(own: Part, runs_of: dict[str, list[Result]], bound: _Bound, planned: int, needed: int) -> Part:
+    """`own`, of which only is known what was measured, judged by what the other mechanisms have."""
+    judged = {name: _judge(runs, bound, planned, needed, only_complete=True) for name, runs in runs_of.items()}
+    spreads = tuple((name, spread) for name, (_, spread, _) in judged.items())
+    verdicts = [own.verdict, *(verdict for verdict, _, _ in judged.values())]
+    reasons = [own.reason] + [f"{name}: {reason}" for name, (_, _, reason) in judged.items() if reason]
+    verdict = min(verdicts, key=VERDICTS.index)
+    if verdict == "holds":
+        held = all(_holds(own.spread, replace(bound, value=bound.value * _figure(spread, bound))) for _, spread in spreads)
+        verdict = "holds" if held else "fails"
+    return replace(own, verdict=verdict, reason="; ".join(filter(None, reasons)), others=spreads)
+
+
+def _figure(spread: Spread, bound: _Bound) -> float:
+    """The figure of another mechanism that is the bound; a connection that never recovered has an endless gap.
+
+    With "all" every repetition must be within the bound: the other's strictest one.
+    """
+    values = [*spread.values, *(math.inf for _ in spread.open_ends)]
+    if bound.aggregate == "median":
+        return statistics.median(values)
+    strictest = min if bound.op == "<=" else max
+    return {"max": max, "min": min, "all": strictest}[bound.aggregate](values)
 
 
 def _holds(spread: Spread, bound: _Bound) -> bool:

@@ -105,15 +105,19 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """`measured op value`, for example `gap_ms <= 1000 ms`."""
+    """`measured op value`, for example `gap_ms <= 1000 ms`; with `others`, `measured op value x what each other has`."""
 
     op: str
     value: float | bool | str
     unit: str = ""
+    others: tuple[str, ...] = ()
+    """Mechanisms of the same scenario and workload whose aggregate, times `value`, is the bound."""
 
     def __post_init__(self) -> None:
         if self.op not in ("<=", ">=", "=="):
             raise RoamlabError(f"bound: operator {self.op!r} is none of <=, >=, ==")
+        if self.others and not (_is_number(self.value, 0.0, math.inf) and self.value):
+            raise RoamlabError(f"bound: value {self.value!r} times what others have must be a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +196,7 @@ class Experiment:
         known = {s.name for s in self.scenarios}
         for claim in self.claims:
             unknown = [n for n in claim.scenarios if n not in known]
-            unknown += [n for n in claim.mechanisms if n not in self.mechanisms]
+            unknown += [n for n in (*claim.mechanisms, *claim.bound.others) if n not in self.mechanisms]
             unknown += [n for n in claim.workloads if n not in names_of["workload"]]
             if unknown:
                 raise RoamlabError(f"experiment {self.name}: claim {claim.id} names {', '.join(unknown)}, which it has not")
@@ -234,6 +238,7 @@ class Experiment:
         for claim in self.claims:
             claim_mechanisms = tuple(m for m in claim.mechanisms if m in kept_mechanisms)
             claim_scenarios = tuple(s for s in claim.scenarios if s in names)
-            if claim_mechanisms and claim_scenarios:
+            compared = all(other in kept_mechanisms for other in claim.bound.others)
+            if claim_mechanisms and claim_scenarios and compared:
                 claims.append(replace(claim, mechanisms=claim_mechanisms, scenarios=claim_scenarios))
         return replace(self, scenarios=kept_scenarios, mechanisms=kept_mechanisms, claims=tuple(claims))

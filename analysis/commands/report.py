@@ -98,6 +98,7 @@ def _measured(claim: Claim) -> list[str]:
             ends = [f"{part.spread.median_text(claim.unit)} ({_place(part)})" for part in (ordered[0], ordered[-1])]
             medians = [f"{len(counted)} medians from {ends[0]} to {ends[1]}"]
         lines.append(f"{', '.join(medians)}; asked: {claim.bound_text}")
+        lines += [f"{part.others_text(claim.unit)} ({_place(part)})" for part in counted if part.others]
     silent: dict[str, list[str]] = {}
     for part in claim.parts:
         if part.reason:
@@ -152,6 +153,7 @@ def _document(
                         if part.spread.open_ends or not part.spread.values
                         else statistics.median(part.spread.values),
                         "reason": part.reason or None,
+                        "others": {name: list(spread.values) for name, spread in part.others},
                     }
                     for part in claim.parts
                 ],

@@ -79,6 +79,53 @@ def test_what_never_resumed_did_not_resume_after_a_gap_of_at_least_so_much(campa
     assert [verdict(campaign, runs, **stalls).verdict for runs in (stalled[:1], stalled)] == ["holds", "fails"]
 
 
+def compared(value=1.0, op="<=", aggregate="median") -> dict:
+    """A claim that mptcp is not worse than tcp."""
+    return {"aggregate": aggregate, "bound": {"op": op, "value": value, "unit": "ms", "others": ["tcp"]}}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "asked", "expected"),
+    [
+        ((100, 300, 900), (200, 400, 500), compared(), "holds"),
+        ((100, 401, 401), (200, 400, 500), compared(), "fails"),
+        ((100, 401, 401), (200, 400, 500), compared(1.5), "holds"),
+        ((100, 200, 300), (300, 900), compared(aggregate="all"), "holds"),
+        ((100, 200, 301), (300, 900), compared(aggregate="all"), "fails"),
+        ((100, 200, 300), (50, 299), compared(aggregate="max"), "fails"),
+        ((100, 200), (100, 90), compared(op=">=", aggregate="min"), "holds"),
+        ((300,), (100, None, None), compared(), "holds"),
+        ((300,), (100, 200, None), compared(), "fails"),
+        ((300, None), (None, None), compared(), "fails"),
+    ],
+)
+def test_the_bound_is_what_another_mechanism_has(campaign, mine, theirs, asked, expected):
+    runs = [
+        result(name, gap=None if gap is None else float(gap), at_least=3e4 if gap is None else None)
+        for name, gaps in (("mptcp", mine), ("tcp", theirs))
+        for gap in gaps
+    ]
+    claim = verdict(campaign, runs, **asked)
+    assert (claim.verdict, claim.parts[0].reason) == (expected, "")
+    assert [(name, spread.count) for name, spread in claim.parts[0].others] == [("tcp", len(theirs))]
+
+
+def test_a_comparison_is_judged_only_when_all_runs_of_all_were(campaign):
+    lost = [result(gap=500.0), result("tcp", gap=100.0), unjudged(mechanism="tcp")]
+    claim = verdict(campaign, lost, **compared())
+    assert (claim.verdict, claim.parts[0].reason) == ("not judged", "tcp: 1 of 2 runs judged: captures lost packets")
+    lost = [unjudged(), result(gap=500.0), result("tcp", gap=100.0)]
+    assert verdict(campaign, lost, **compared()).verdict == "not judged"
+    assert verdict(campaign, [result()], **compared()).verdict == "not judged"
+    assert verdict(campaign, [result(), unjudged("unsupported", "x", mechanism="tcp")], **compared()).verdict == "unsupported"
+
+
+def test_a_comparison_says_with_what(campaign):
+    claim = verdict(campaign, [result(gap=100.0), result("tcp", gap=512.0)], **compared())
+    assert (claim.bound_text, claim.parts[0].others_text("ms")) == ("median gap_ms ≤ that of tcp", "tcp 512 ms")
+    assert verdict(campaign, [], **compared(0.5)).bound_text == "median gap_ms ≤ 0.5 × that of tcp"
+
+
 def test_survived_is_a_yes_or_no(campaign):
     results = [result(gap=None, at_least=30000.0)]
     for value, expected in ((True, "fails"), (False, "holds"), (1, "fails")):

@@ -46,6 +46,18 @@ def test_part_of_an_experiment_keeps_the_claims_about_that_part() -> None:
     assert experiment().only(scenarios=("calm",)).claims == ()
 
 
+def test_a_comparison_needs_all_that_is_compared() -> None:
+    bound = Bound(op="<=", value=1.0, others=("tcp",))
+    claim = Claim(id="c", text="t", metric="gap_ms", bound=bound, mechanisms=("mptcp",), scenarios=("storm",))
+    assert experiment(claims=(claim,)).only(scenarios=("storm",)).claims == (claim,)
+    assert experiment(claims=(claim,)).only(mechanisms=("mptcp",)).claims == ()
+    with pytest.raises(RoamlabError, match="claim c names tcp"):
+        experiment(claims=(claim,), mechanisms=("mptcp",))
+    for value in (True, "x", 0.0, float("inf")):
+        with pytest.raises(RoamlabError, match="above 0"):
+            Bound(op="<=", value=value, others=("tcp",))
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [({"scenarios": ("strom",)}, ["'strom'", "calm, storm"]), ({"mechanisms": ("sctp",)}, ["'sctp'", "tcp, mptcp"])],
