@@ -45,8 +45,8 @@ class Kind:
 
     name: str
     target: str
-    """What `target` names: "interface" (of the MN), "link" (either end of an access link), "node", "router" (access or
-    home), "middlebox"."""
+    """What `target` names: "interface" (of the MN, or of a mobile CN), "mn-interface" (of the MN: its mechanism is told),
+    "link" (either end of an access link), "node", "router" (access or home), "middlebox"."""
     parameters: Mapping[str, Any]
     """Names and default values; REQUIRED has none."""
     summary: str
@@ -83,13 +83,13 @@ def _carrier_return(context: Context, target: str, parameters: Mapping[str, Any]
 @_kind("interface-down", "interface")
 def _interface_down(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """Administratively down: the kernel removes its routes."""
-    context.bed.run(context.bed.mn, ["ip", "link", "set", target, "down"])
+    context.bed.run(context.bed.owner_of(target), ["ip", "link", "set", target, "down"])
 
 
 @_kind("interface-up", "interface")
 def _interface_up(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """Administratively up again."""
-    context.bed.run(context.bed.mn, ["ip", "link", "set", target, "up"])
+    context.bed.run(context.bed.owner_of(target), ["ip", "link", "set", target, "up"])
 
 
 @_kind("blackhole-on", "link", direction="both")
@@ -108,7 +108,7 @@ def _blackhole_off(context: Context, target: str, parameters: Mapping[str, Any])
 def _address_remove(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """The interface loses its addresses; with `another` the next ones will differ."""
     bed = context.bed
-    bed.mn.netconf("release", interface=target, other=bool(parameters["another"]))
+    bed.owner_of(target).netconf("release", interface=target, other=bool(parameters["another"]))
     if parameters["another"]:
         bed.node(bed.path_of(target).access_router).serve_other_address(bed.topo.mac(target))
 
@@ -116,7 +116,7 @@ def _address_remove(context: Context, target: str, parameters: Mapping[str, Any]
 @_kind("address-assign", "interface")
 def _address_assign(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
     """The interface asks for addresses again (DHCP, router solicitation)."""
-    context.bed.mn.netconf("acquire", interface=target)
+    context.bed.owner_of(target).netconf("acquire", interface=target)
 
 
 @_kind("interface-appears", "interface")
@@ -156,21 +156,21 @@ def _l2_roam(context: Context, target: str, parameters: Mapping[str, Any]) -> st
     return _move(context, target, parameters)
 
 
-@_kind("planned-handover", "interface", to=REQUIRED, overlap_s=1.0)
+@_kind("planned-handover", "mn-interface", to=REQUIRED, overlap_s=1.0)
 def _planned_handover(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The mechanism is told; after `overlap_s` with both networks the old interface goes administratively down."""
     context.mechanism.handover_begins(context.bed, target, parameters["to"])
     return f"from {target} to {parameters['to']}"
 
 
-@_kind("prefer", "interface", over=REQUIRED)
+@_kind("prefer", "mn-interface", over=REQUIRED)
 def _prefer(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The mechanism is told to move the traffic to this interface; nothing is taken away."""
     context.mechanism.handover_begins(context.bed, parameters["over"], target)
     return f"{target} over {parameters['over']}"
 
 
-@_kind("break-before-make", "interface", to=REQUIRED)
+@_kind("break-before-make", "mn-interface", to=REQUIRED)
 def _break_before_make(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The mechanism is told to give up this interface at once and to go on over another one; the network stays as it is."""
     context.mechanism.break_before_make(context.bed, target, parameters["to"])
@@ -215,7 +215,7 @@ _SENSITIVITY_DBM_TO_MBIT = (
 )
 
 
-@_kind("signal-strength", "interface", dbm=REQUIRED)
+@_kind("signal-strength", "mn-interface", dbm=REQUIRED)
 def _signal_strength(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The received signal changes: the link's rate follows 802.11n's sensitivity table, below -82 dBm the carrier is lost."""
     bed, dbm = context.bed, float(parameters["dbm"])
@@ -273,11 +273,13 @@ def check(event: Event) -> None:
 def check_targets(timeline: tuple[Event, ...], topo: MobileTopo) -> None:
     """Raises RoamlabError when an event names something that the topology has not, and lists what it has."""
     links = topo.graph()["links"]
-    mine = [path.interface for path in topo.paths()]
-    ends = [link[f"{end}_interface"] for link in links for end in ("a", "b") if "mn" in (link["a"], link["b"])]
+    mine, others = ([path.interface for path in paths] for paths in (topo.paths(), topo.cn_paths()))
+    mobile = {"mn", *(["cn"] if others else [])}
+    ends = [link[f"{end}_interface"] for link in links for end in ("a", "b") if mobile & {link["a"], link["b"]}]
     kinds = {node["name"]: node["kind"] for node in topo.graph()["nodes"]}
     valid = {
-        "interface": mine,
+        "interface": mine + others,
+        "mn-interface": mine,
         "link": ends,
         "node": list(kinds),
         "router": [name for name, kind in kinds.items() if kind in ("access-router", "home-router")],
@@ -287,10 +289,15 @@ def check_targets(timeline: tuple[Event, ...], topo: MobileTopo) -> None:
         target = KINDS[event.kind].target
         if event.target not in valid[target]:
             there = ", ".join(valid[target]) or "none here"
+            target = target.removeprefix("mn-")
             raise RoamlabError(f"event {event.kind}: no {target} {event.target!r} in this topology; there are: {there}")
-    for _, point in attachments(timeline):
-        if point not in topo.attachment_points:
-            raise RoamlabError(f"no attachment point {point!r}; there are: {', '.join(sorted(topo.attachment_points))}")
+    users = {name: point.occupied_by for name, point in topo.attachment_points.items()}
+    for interface, point in attachments(timeline):
+        if point not in users:
+            raise RoamlabError(f"no attachment point {point!r}; there are: {', '.join(sorted(users))}")
+        users[point] = users[point] or interface
+        if users[point] != interface:
+            raise RoamlabError(f"attachment point {point} is for one interface: {users[point]} and {interface} cannot share it")
 
 
 def expand(events: tuple[Event, ...]) -> list[Event]:

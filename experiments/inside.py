@@ -115,7 +115,7 @@ class Execution:
             self._record(events.perform(event, context, t0_ns))
             self.ended_captures += [capture.stop() for capture in vanishing]
             if event.kind == "interface-appears":
-                self._capture_interface(bed, bed.mn.name, event.target).wait_ready()
+                self._capture_interface(bed, bed.owner_of(event.target).name, event.target).wait_ready()
         if not self._await_end(bed, t0_ns):
             self._mark("workload not finished in time", now_ns())
         self._mark("workload ended", now_ns())

@@ -54,6 +54,8 @@ class Testbed:
         self.topo = registry.make(topology, {"seed": seed, **parameters})
         self.net = Mininet(topo=self.topo, controller=None, waitConnected=False)
         self.paths: list[AccessPath] = list(self.topo.paths())
+        self.cn_paths: list[AccessPath] = list(self.topo.cn_paths())
+        """Of a mobile CN; else empty."""
 
     def _share_folders(self) -> None:
         """Nodes keep their state in the capsule's /run, and their logs and events in the run directory."""
@@ -64,12 +66,13 @@ class Testbed:
         os.environ["ROAMLAB_STATE_DIR"] = str(_STATE)
 
     def start(self) -> None:
-        """Bring the network up; return when the MN has its addresses (but on interfaces that appear later)."""
+        """Bring the network up; return when MN and mobile CN have their addresses (but on interfaces that appear later)."""
         for interface in self._absent:
             self.link_of(interface).set_present(False)
         self.net.start()
-        present = [path.interface for path in self.paths if path.interface not in self._absent]
-        self.mn.wait_configured(_CONFIGURED_TIMEOUT_S, interfaces=present)
+        for host, paths in self.mobile_hosts():
+            present = [path.interface for path in paths if path.interface not in self._absent]
+            host.wait_configured(_CONFIGURED_TIMEOUT_S, interfaces=present)
 
     # -- nodes and links ------------------------------------------------------------------------------------------
 
@@ -82,6 +85,18 @@ class Testbed:
     def cn(self) -> Any:
         """The correspondent node."""
         return self.node("cn")
+
+    def mobile_hosts(self) -> list[tuple[Any, list[AccessPath]]]:
+        """The MN, and the CN where it is mobile as well, with their paths."""
+        return [(self.mn, self.paths), *([(self.cn, self.cn_paths)] if self.cn_paths else [])]
+
+    def owner_of(self, interface: str) -> Any:
+        """The mobile host that has an access interface: the MN, or a mobile CN. Raises RoamlabError."""
+        for host, paths in self.mobile_hosts():
+            if any(path.interface == interface for path in paths):
+                return host
+        known = ", ".join(path.interface for _, paths in self.mobile_hosts() for path in paths)
+        raise RoamlabError(f"no mobile host has {interface!r}; there are: {known}")
 
     def node(self, name: str) -> Any:
         """A node by name. Raises RoamlabError that lists the valid names."""
@@ -126,20 +141,21 @@ class Testbed:
         return next((name for name, point in self.topo.attachment_points.items() if point.port == far.name), far.name)
 
     def attach(self, interface: str, point: str) -> None:
-        """Join an interface of the MN to a prepared attachment point.
+        """Join an interface of a mobile host to a prepared attachment point.
 
-        The bridge there learns the MN's MAC at once, as an access point announces a station that has roamed to it.
+        The bridge there learns its MAC at once, as an access point announces a station that has roamed to it.
         """
         port = self._ports[interface, point]
         self.link_of(interface).attach(port)
         self.run(port.node, ["bridge", "fdb", "replace", self.topo.mac(interface), "dev", port.name, "master", "dynamic"])
 
     def path_of(self, interface: str) -> AccessPath:
-        """The path that starts with an interface of the MN."""
-        for path in self.paths:
+        """The path that starts with an interface of the MN, or of a mobile CN."""
+        paths = [*self.paths, *self.cn_paths]
+        for path in paths:
             if path.interface == interface:
                 return path
-        raise RoamlabError(f"no path over {interface!r}; there are: {', '.join(p.interface for p in self.paths)}")
+        raise RoamlabError(f"no path over {interface!r}; there are: {', '.join(p.interface for p in paths)}")
 
     def run(self, node: Node, argv: list[str], *, check: bool = True) -> str:
         """Run a short command in a node and return its output. Raises RoamlabError with its error text."""

@@ -53,12 +53,12 @@ METRIC_STEP = 100
 
 @dataclass(frozen=True)
 class AttachmentPoint:
-    """A port of a router's bridge where an interface of the MN can be attached."""
+    """A port of a router's bridge where an interface of the MN, or of a mobile CN, can be attached."""
 
     router: str
     port: str
     occupied_by: str | None
-    """The MN's interface that starts here; None: the port does not exist until somebody makes it."""
+    """The interface that starts here; None: the port does not exist until somebody makes it."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,11 @@ class MobileTopo(Topo):
     access: access networks (AccessNetwork, tables of its fields, or text such as "wlan+lte:lte:ipv4").
     homes: home networks (0..2) with router hr* and home agent ha*. home_prefixes: prefixes on each home link; with 2 the
     home network is connected to two providers. at_home: the MN starts with an interface mn-home on the first home link.
-    home_profile: profile of that link. cn_links: 1 or 2 interfaces of the CN, each with a network of its own.
-    core: profile of the links between core and the routers of the CN (none: plain veth). congestion_control, sack: of the
-    TCP of MN and CN.
+    home_profile: profile of that link. cn_links: 1 or 2 interfaces of the CN, each with a network of its own. cn_access:
+    access networks of a mobile CN, written as those of the MN, instead of its own networks; their routers are numbered
+    after the MN's.
+    core, home_uplink: profiles of the links between core and the routers of the CN, and of the home networks (none: plain
+    veth). congestion_control, sack: of the TCP of MN and CN.
     home_middlebox, cn_middlebox: a box between each home or correspondent network and the core ("nat", "firewall", or a table
     of MiddleboxSettings), named mbh* and mbc*; those of access networks are mb*. seed: of the random numbers of all links.
     """
@@ -96,7 +98,9 @@ class MobileTopo(Topo):
         "home_prefixes": 1,
         "at_home": False,
         "home_profile": "wlan",
+        "home_uplink": None,
         "cn_links": 1,
+        "cn_access": None,
         "core": None,
         "congestion_control": "cubic",
         "sack": True,
@@ -124,9 +128,12 @@ class MobileTopo(Topo):
         self.homes = _count("homes", self.values["homes"], 0, 2)
         self.home_prefixes = _count("home_prefixes", self.values["home_prefixes"], 1, 2)
         self.cn_links = _count("cn_links", self.values["cn_links"], 1, 2)
+        self.cn_access = access_networks(self.values["cn_access"]) if self.values["cn_access"] is not None else ()
         self.at_home = bool(_count("at_home", self.values["at_home"], 0, 1))
         self.home_profile = profile(self.values["home_profile"])
-        self.core_profile = None if self.values["core"] is None else profile(self.values["core"])
+        self.core_profile, self.home_uplink_profile = (
+            None if self.values[name] is None else profile(self.values[name]) for name in ("core", "home_uplink")
+        )
         self.home_middlebox = middlebox_settings(self.values["home_middlebox"], "home_middlebox")
         self.cn_middlebox = middlebox_settings(self.values["cn_middlebox"], "cn_middlebox")
         self.seed = _seed(self.values["seed"])
@@ -138,10 +145,11 @@ class MobileTopo(Topo):
             raise ValueError("at_home needs a home network: homes=1")
         if not self.at_home and not any(item.attached for item in self.access):
             raise ValueError("the MN has no interface: attach it to an access network, or set at_home")
+        self._check_mobile_cn()
 
         self.plan = AddressPlan()
         self.attachment_points: dict[str, AttachmentPoint] = {}
-        self._paths: list[Path] = []
+        self._paths: dict[str, list[Path]] = {"mn": [], "cn": []}
         self._graph: dict[str, list[dict[str, Any]]] = {"nodes": [], "links": []}
         self._pending: list[dict[str, Any]] = []
         self._kinds: dict[str, tuple[type, str, dict[str, Any]]] = {}
@@ -154,24 +162,36 @@ class MobileTopo(Topo):
         self._declare("mn", MobileHost, "mobile-host", **self.tcp)
         self._declare("core", Router, "router")
         for number, item in enumerate(self.access, start=1):
-            self._add_access(number, item)
+            self._add_access("mn", number, item)
         for number in range(1, self.homes + 1):
             self._add_home(number)
-        self._add_correspondent()
+        if self.cn_access:
+            self._declare("cn", MobileHost, "mobile-host", **self.tcp)
+            for number, item in enumerate(self.cn_access, start=len(self.access) + 1):
+                self._add_access("cn", number, item)
+        else:
+            self._add_correspondent()
         self._realise()
 
+    def _check_mobile_cn(self) -> None:
+        if self.cn_access and not any(item.attached for item in self.cn_access):
+            raise ValueError("the mobile CN has no interface: attach it to a network of cn_access")
+        for name in ("cn_links", "cn_middlebox", "core"):
+            if self.cn_access and self.values[name] != self.DEFAULTS[name]:
+                raise ValueError(f"{name} is for a CN with a network of its own: leave it out, or leave out cn_access")
+
     # -- parts --------------------------------------------------------------------------------------------------------
-    def _add_access(self, number: int, item: AccessNetwork) -> None:
+    def _add_access(self, owner: str, number: int, item: AccessNetwork) -> None:
         router = f"ar{number}"
         variants = ("first", "second")[: item.prefixes]
         prefixes = [network_prefixes("access", number, item.families, variant) for variant in variants]
         spare = network_prefixes("access", number, item.families, "spare")
-        interface = interface_name("mn", item.name) if item.attached else None
+        interface = interface_name(owner, item.name) if item.attached else None
         self._declare(router, AccessRouter, "access-router", prefixes=prefixes, spare=spare)
         self._add_attachment_points(router, item.aps, interface)
         self._connect_router(router, prefixes, spare, item.box, f"mb{number}")
         if interface is not None:
-            self._attach_mn(router, interface, item.name, item.profile, item.families, item.prefixes, item.label)
+            self._attach(owner, router, interface, item.name, item.profile, item.families, item.prefixes, item.label)
 
     def _add_home(self, number: int) -> None:
         router, agent = f"hr{number}", f"ha{number}"
@@ -182,7 +202,7 @@ class MobileTopo(Topo):
         self._declare(agent, HomeAgentHost, "home-agent")
         interface = interface_name("mn", "home") if self.at_home and number == 1 else None
         self._add_attachment_points(router, 2, interface)
-        self._connect_router(router, prefixes, spare, self.home_middlebox, f"mbh{number}")
+        self._connect_router(router, prefixes, spare, self.home_middlebox, f"mbh{number}", self.home_uplink_profile)
         mine, theirs = interface_name(agent, router), interface_name(router, agent)
         self._kinds[router][2].setdefault("ports", []).append(theirs)
         for pair in prefixes:
@@ -191,7 +211,7 @@ class MobileTopo(Topo):
         self._link(agent, router, mine, theirs, None, f"home link {number}")
         if interface is not None:
             label = f"home {self.home_profile.describe()}".strip()
-            self._attach_mn(router, interface, "home", self.home_profile, "dual", self.home_prefixes, label)
+            self._attach("mn", router, interface, "home", self.home_profile, "dual", self.home_prefixes, label)
 
     def _add_correspondent(self) -> None:
         several = self.cn_links > 1
@@ -222,7 +242,13 @@ class MobileTopo(Topo):
             self._link("cn", router, mine, theirs, None, f"correspondent network {number}")
 
     def _connect_router(
-        self, router: str, prefixes: Sequence[PrefixPair], spare: PrefixPair, middlebox: MiddleboxSettings | None, box: str
+        self,
+        router: str,
+        prefixes: Sequence[PrefixPair],
+        spare: PrefixPair,
+        middlebox: MiddleboxSettings | None,
+        box: str,
+        profile_of_link: LinkProfile | None = None,
     ) -> None:
         """Join an access or home router to the core: directly, through a middlebox, or through one provider per prefix."""
         networks = [pair.networks() for pair in prefixes]
@@ -231,12 +257,13 @@ class MobileTopo(Topo):
                 provider = f"isp{sum(name.startswith('isp') for name in self._kinds) + 1}"
                 self._declare(provider, Router, "provider")
                 first = own is networks[0]
-                self._uplink([router, provider, "core"], own + (spare.networks() if first else []), by_source=True)
+                own_and_spare = own + (spare.networks() if first else [])
+                self._uplink([router, provider, "core"], own_and_spare, by_source=True, profile_of_link=profile_of_link)
                 if first:
                     link = self.plan.link_between(router, provider)
                     self.plan.add_default(router, [link.address_of(provider, 4), link.address_of(provider, 6)])
             return
-        self._uplink_through(router, networks[0] + spare.networks(), middlebox, box)
+        self._uplink_through(router, networks[0] + spare.networks(), middlebox, box, profile_of_link)
 
     def _uplink_through(
         self,
@@ -274,13 +301,14 @@ class MobileTopo(Topo):
             port = interface_name(router, f"ap{number}")
             self.attachment_points[f"{router}/ap{number}"] = AttachmentPoint(router, port, occupant)
 
-    def _attach_mn(
-        self, router: str, interface: str, name: str, link_profile: LinkProfile, families: str, prefixes: int, label: str
-    ) -> None:
+    def _attach(
+        self, owner: str, router: str, interface: str, name: str, link_profile: LinkProfile, families: str, prefixes: int,
+        label: str,
+    ) -> None:  # fmt: skip
         port = self.attachment_points[f"{router}/ap1"].port
         self._kinds[router][2].setdefault("ports", []).append(port)
-        number = len(self._paths)
-        self._kinds["mn"][2].setdefault("interfaces", []).append(
+        number = len(self._paths[owner])
+        self._kinds[owner][2].setdefault("interfaces", []).append(
             {
                 "name": interface,
                 "table": FIRST_TABLE + number,
@@ -290,9 +318,9 @@ class MobileTopo(Topo):
                 "leases": prefixes,
             }
         )
-        self._kinds["mn"][2].setdefault("expected", {})[interface] = {"families": families, "prefixes": prefixes}
-        self._paths.append(Path(name, interface, router, families, prefixes, link_profile))
-        self._link("mn", router, interface, port, link_profile, label)
+        self._kinds[owner][2].setdefault("expected", {})[interface] = {"families": families, "prefixes": prefixes}
+        self._paths[owner].append(Path(name, interface, router, families, prefixes, link_profile))
+        self._link(owner, router, interface, port, link_profile, label)
 
     # -- nodes and links ----------------------------------------------------------------------------------------------
     def _declare(self, name: str, cls: type, kind: str, **params: Any) -> None:
@@ -331,7 +359,11 @@ class MobileTopo(Topo):
     # -- data for whoever runs experiments ----------------------------------------------------------------------------
     def paths(self) -> list[Path]:
         """The ways between MN and CN, in the order of preference."""
-        return list(self._paths)
+        return list(self._paths["mn"])
+
+    def cn_paths(self) -> list[Path]:
+        """The same of a mobile CN: its interfaces to access networks. Empty where it has networks of its own."""
+        return list(self._paths["cn"])
 
     def graph(self) -> dict[str, list[dict[str, Any]]]:
         """Nodes with their kind and links with interfaces and label, as JSON values, for drawing."""
@@ -347,8 +379,16 @@ class MobileTopo(Topo):
         return points
 
     def cn_addresses(self, net: Any = None) -> dict[str, list[str]]:
-        """Addresses of the CN without prefix length, by family, in the order of its links: {"ipv4": [...], "ipv6": [...]}."""
-        values = [value.split("/")[0] for rows in self.plan.addresses["cn"].values() for value in rows]
+        """Addresses of the CN without prefix length, by family, in the order of its links: {"ipv4": [...], "ipv6": [...]}.
+
+        A mobile CN has those of the networks where it is: they are known when it runs in `net`.
+        """
+        if net is not None and self.cn_access:
+            rows = net["cn"].netconf("status")["interfaces"]
+            values = [address for row in rows for address in row["addresses"]]
+        else:
+            fixed = self.plan.addresses.get("cn", {})
+            values = [value.split("/")[0] for addresses in fixed.values() for value in addresses]
         return {
             "ipv4": [value for value in values if ":" not in value],
             "ipv6": [value for value in values if ":" in value],
@@ -363,12 +403,12 @@ class MobileTopo(Topo):
         lines = [
             f"{path.name}: {path.interface} at {path.access_router}, {path.families}, {path.profile.describe()}"
             + (", two prefixes" if path.prefixes == 2 else "")
-            for path in self._paths
+            for path in self._paths["mn"] + self._paths["cn"]
         ]
         if self.homes:
             lines.append(f"home networks: {self.homes}" + (", two prefixes each" if self.home_prefixes == 2 else ""))
         addresses = self.cn_addresses()
-        lines.append(f"cn: {', '.join(addresses['ipv4'] + addresses['ipv6'])}")
+        lines.append(f"cn: {', '.join(addresses['ipv4'] + addresses['ipv6']) or 'mobile'}")
         return "\n".join(lines)
 
 
@@ -414,6 +454,17 @@ class MultihomedVisitedTopo(MobileTopo):
     OWN_DEFAULTS: ClassVar[dict[str, Any]] = {"access": ({"name": "wlan", "prefixes": 2},), "homes": 1}
 
 
+class MobileCnTopo(MobileTopo):
+    """An MN and a CN that are both mobile, each with a home network; the CN's is the second one.
+
+    mn ~~~ wlan ~~~ ar1 ──┐        ┌── ar3 ~~~ eth ~~~ cn
+     └~~~~ lte  ~~~ ar2 ──┴─ core ─┤
+          ha1 ── hr1 ──────────┴───┴── hr2 ── ha2
+    """
+
+    OWN_DEFAULTS: ClassVar[dict[str, Any]] = {"homes": 2, "cn_access": ({"name": "eth", "profile": "lan"},)}
+
+
 class MultihomedCnTopo(MobileTopo):
     """A CN with two interfaces, each in a network of its own.
 
@@ -443,5 +494,6 @@ topos = {
     "multihomed-home": MultihomedHomeTopo,
     "multihomed-visited": MultihomedVisitedTopo,
     "multihomed-cn": MultihomedCnTopo,
+    "mobile-cn": MobileCnTopo,
 }
 """For `mn --custom`, and for topologies.registry."""

@@ -416,7 +416,7 @@ def test_named_in_user_namespace() -> None:
     run_check(__name__, "named", "multihomed-home", user_namespace=True)
 
 
-@pytest.mark.parametrize("name", ["several-interfaces", "multihomed-visited", "multihomed-cn"])
+@pytest.mark.parametrize("name", ["several-interfaces", "multihomed-visited", "multihomed-cn", "mobile-cn"])
 def test_named(name: str) -> None:
     run_check(__name__, "named", name)
 

@@ -63,7 +63,7 @@ def test_every_experiment_of_the_catalogue_has_valid_events() -> None:
 def test_every_kind_is_documented_in_one_line() -> None:
     for kind in events.KINDS.values():
         assert kind.summary.endswith((".", ":")) or kind.summary
-        assert kind.target in ("interface", "link", "node", "router", "middlebox")
+        assert kind.target in ("interface", "mn-interface", "link", "node", "router", "middlebox")
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,26 @@ def test_targets_are_looked_up_in_the_topology(kind: str, target: str, words: li
     with pytest.raises(RoamlabError) as error:
         events.check_targets((Event(at_s=0, kind=kind, target=target),), registry.make("mobile"))
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_mobile_cn_moves_but_only_the_mn_s_mechanism_is_told() -> None:
+    topo = registry.make("mobile-cn")
+    move = Event(at_s=0, kind="reattach", target="cn-eth", parameters={"to": "hr2/ap1"})
+    events.check_targets((move, Event(at_s=0, kind="blackhole-on", target="ar3-ap1")), topo)
+    told = Event(at_s=0, kind="planned-handover", target="cn-eth", parameters={"to": "cn-eth"})
+    with pytest.raises(RoamlabError, match=r"no interface 'cn-eth' .*mn-wlan, mn-lte$"):
+        events.check_targets((told,), topo)
+    with pytest.raises(RoamlabError, match="no interface 'cn-eth'"):
+        events.check_targets((move,), registry.make("mobile"))
+
+
+def test_an_attachment_point_is_for_one_interface() -> None:
+    topo = registry.make("mobile-cn")
+    for target, point in (("cn-eth", "ar1/ap1"), ("mn-wlan", "ar3/ap1")):
+        with pytest.raises(RoamlabError, match="cannot share"):
+            events.check_targets((Event(at_s=0, kind="reattach", target=target, parameters={"to": point}),), topo)
+    there = Event(at_s=0, kind="reattach", target="cn-eth", parameters={"to": "hr2/ap1"})
+    other = Event(at_s=1, kind="reattach", target="mn-wlan", parameters={"to": "hr2/ap1"})
+    events.check_targets((there, there), topo)
+    with pytest.raises(RoamlabError, match="cn-eth and mn-wlan"):
+        events.check_targets((there, other), topo)

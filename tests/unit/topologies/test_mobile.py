@@ -44,7 +44,7 @@ def test_every_topology_is_consistent(name: str) -> None:
     assert len(ends) == len(set(ends)), "interface names are unique"
     assert len({topo.mac(interface) for interface in ends}) == len(ends), "MACs are unique"
     for _a, _b, info in topo.links(withInfo=True):
-        emulated = info["node1"] == "mn"
+        emulated = info["node1"] in ("mn", "cn") and info["node2"].startswith(("ar", "hr"))
         assert info["cls"] is (EmulatedLink if emulated else PlainLink)
         assert ("profile" in info) == emulated
     for point in topo.attachment_points.values():
@@ -70,6 +70,32 @@ def test_named_configurations() -> None:
     assert visited.paths()[0].prefixes == 2
     assert visited.nodeInfo("ar1")["prefixes"][1].ipv4 is not None
     assert make("multihomed-cn").cn_addresses()["ipv4"] == ["10.65.0.2", "10.66.0.2"]
+
+
+def test_a_mobile_cn_is_attached_like_the_mn() -> None:
+    topo = make("mobile-cn", {"cn_access": ["wlan", {"name": "eth", "profile": "lan"}, {"name": "b", "profile": "lte",
+                                                                                        "attached": False}]})  # fmt: skip
+    assert [(path.interface, path.access_router) for path in topo.cn_paths()] == [("cn-wlan", "ar3"), ("cn-eth", "ar4")]
+    assert [path.interface for path in topo.paths()] == ["mn-wlan", "mn-lte"], "paths are those of the MN"
+    assert [row["table"] for row in topo.nodeInfo("cn")["interfaces"]] == [101, 102]
+    assert topo.attachment_points["ar5/ap1"].occupied_by is None
+    assert kinds(topo)["cn"] == "mobile-host"
+    assert "cr1" not in topo.nodes()
+    assert {"ha1", "ha2"} <= set(topo.nodes())
+    assert {"node": "cn", "interface": "cn-eth"} in topo.capture_points()
+    assert topo.cn_addresses() == {"ipv4": [], "ipv6": []}
+    assert "cn: mobile" in topo.describe()
+
+
+def test_a_mobile_cn_changes_nothing_else() -> None:
+    """The MN, its networks and the random numbers of its links are those of the same topology with a CN that stays."""
+    still, mobile_cn = make("mobile", {"homes": 2}), make("mobile-cn")
+    for name in ("mn", "ar1", "ar2", "ha1", "hr2"):
+        assert still.nodeInfo(name) == mobile_cn.nodeInfo(name)
+    seeds = [
+        [info["seed"] for _a, _b, info in topo.links(withInfo=True) if info["node1"] == "mn"] for topo in (still, mobile_cn)
+    ]
+    assert seeds[0] == seeds[1]
 
 
 def test_middlebox_is_on_the_path() -> None:
@@ -166,6 +192,9 @@ def test_access_networks_may_be_written_in_several_ways() -> None:
         ("mobile", {"access": []}, "the MN has no interface"),
         ("mobile", {"at_home": True}, "at_home needs a home network"),
         ("mobile", {"core": "fast"}, "no such preset"),
+        ("mobile", {"cn_access": [{"name": "wlan", "attached": False}]}, "the mobile CN has no interface"),
+        ("mobile", {"cn_access": "wlan", "cn_links": 2}, "cn_links is for a CN with a network of its own"),
+        ("mobile-cn", {"cn_middlebox": "nat"}, "cn_middlebox is for a CN with a network of its own"),
     ],
 )
 def test_mistakes_are_one_line(name: str, params: dict[str, Any], message: str) -> None:
