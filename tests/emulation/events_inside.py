@@ -46,7 +46,7 @@ class Checks:
         return events.perform(event, self.context, now_ns())
 
     def flags(self, interface: str) -> list[str]:
-        found = json.loads(self.bed.run(self.bed.mn, ["ip", "-j", "link", "show", interface]))
+        found = json.loads(self.bed.run(self.bed.owner_of(interface), ["ip", "-j", "link", "show", interface]))
         return list(found[0]["flags"])
 
     def pings(self, interface: str, family: int = 4, count: int = 1) -> bool:
@@ -123,6 +123,18 @@ class Checks:
             self.until(lambda prefix=prefix: self.has_address("mn-wlan", prefix), f"address at {point}")
             self.until(lambda: self.pings("mn-wlan"), f"ping at {point}")
             assert len([a for a in self.bed.addresses(self.bed.mn)["mn-wlan"] if "." in a]) == 1, "the old address is gone"
+
+    def cn_moves(self) -> None:
+        """The events of a mobile CN's interface act on the CN."""
+        for point, prefix in (("hr1/ap2", "10.33.0."), ("ar4/ap1", "10.4.0.")):
+            self.event("reattach", "cn-eth", to=point)
+            self.until(lambda prefix=prefix: self.bed.cn_address(4).startswith(prefix), f"the CN's address at {point}")
+            self.until(lambda: self.pings("mn-wlan"), f"ping to the CN at {point}")
+        self.event("interface-down", "cn-eth")
+        assert "UP" not in self.flags("cn-eth")
+        assert "UP" in self.flags("mn-wlan")
+        self.event("interface-up", "cn-eth")
+        self.until(lambda: self.pings("mn-wlan"), "ping to the CN that is up again")
 
     def l2_roam(self) -> None:
         before = self.bed.addresses(self.bed.mn)["mn-wlan"]
@@ -215,6 +227,7 @@ CHECKS = {
     "address": ("address-remove", "address-assign"),
     "presence": ("interface-appears", "interface-vanishes"),
     "reattach": ("reattach",),
+    "cn_moves": ("reattach", "interface-down", "interface-up"),
     "l2_roam": ("l2-roam",),
     "nat": ("nat-rebind",),
     "profile": ("profile-change",),
@@ -233,7 +246,7 @@ def main() -> None:
     for part in ("logs", "events", "workload"):
         (folder / part).mkdir()
     access = [{"name": "wlan"}, {"name": "lte"}, {"name": "dsl", "middlebox": "nat"}]
-    bed = Testbed("mobile", {"access": access, "homes": 1}, folder)
+    bed = Testbed("mobile", {"access": access, "homes": 1, "cn_access": [{"name": "eth", "profile": "lan"}]}, folder)
     bed.start()
     checks = Checks(bed)
     for name in sys.argv[1:] or CHECKS:
