@@ -82,11 +82,11 @@ class HomeAgent:
         return self._answer(datagram, request, verdict, now)
 
     def handle_timer(self, now: Now) -> list[Action]:
-        """Time has passed: bindings whose lifetime is over go."""
+        """Time has passed: bindings whose lifetime is over go, and tunnels that were drained."""
         by_home: dict[str, list[Binding]] = {}
         for binding in self._state.table.expired(now.monotonic_s):
             by_home.setdefault(binding.home_address, []).append(binding)
-        actions: list[Action] = []
+        actions: list[Action] = self._state.end_drains(now.monotonic_s)
         for home_address, bindings in by_home.items():
             self._expired += len(bindings)
             actions += self._state.change(Change(home_address, removed=tuple(binding.key for binding in bindings)))
@@ -95,7 +95,8 @@ class HomeAgent:
 
     def next_deadline(self) -> float | None:
         """Monotonic time of the next `handle_timer`; None: not needed."""
-        return self._state.table.next_deadline_s()
+        times = (self._state.table.next_deadline_s(), self._state.draining.next_deadline_s())
+        return min((time for time in times if time is not None), default=None)
 
     # -- the operator -------------------------------------------------------------------------------------------------
     def status(self) -> dict[str, Any]:
@@ -106,6 +107,7 @@ class HomeAgent:
             "bindings": len(table),
             "homes": table.homes,
             "tunnels": len(self._state.tunnels),
+            "drained": len(self._state.draining),
             "expired": self._expired,
             "replies": dict(self._replies),
             "discards": dict(self._discards),
@@ -169,7 +171,7 @@ class HomeAgent:
         if code is not None:
             return code, 0, home_agent_replies.extensions_of_refusal(registration)
         if registration.deregisters:
-            actions += self._deregister(registration)
+            actions += self._deregister(registration, now)
             return Code.ACCEPTED, 0, home_agent_replies.extensions_of_acceptance(registration, ())
         granted_s = min(registration.request.lifetime_s, self._config.max_lifetime_s)
         actions += self._register(registration, granted_s, now)
@@ -183,7 +185,7 @@ class HomeAgent:
         return Registration(
             self._config, datagram, request, node, self._homes.served, home_address, resolved is not None,
             state.table.of(home_address), lambda bid: state.flows_elsewhere(home_address, bid), len(state.table),
-            state.tunnels.different,
+            state.different,
         )  # fmt: skip
 
     def _take_note(self, verdict: Verdict, actions: list[Action]) -> int:
@@ -226,10 +228,11 @@ class HomeAgent:
             registration.bid,
             registration.flows,
             registration.keeps_others,
+            now.monotonic_s,
         )
         return [*given, *self._state.change(change)]
 
-    def _deregister(self, registration: Registration) -> list[Action]:
+    def _deregister(self, registration: Registration, now: Now) -> list[Action]:
         """One binding, or all: on returning home, or with the B flag (RFC 5944 section 3.8.2.2, RFC 7629 section 5.1)."""
         multipath, bindings, care_of = registration.multipath, registration.bindings, registration.request.care_of_address
         if multipath is not None:
@@ -237,7 +240,8 @@ class HomeAgent:
         else:
             at_home = care_of == registration.home_address
             keys = [key for key, item in bindings.items() if at_home or item.care_of_address == care_of]
-        return self._state.change(Change(registration.home_address, removed=tuple(keys))) if keys else []
+        change = Change(registration.home_address, removed=tuple(keys), drain_from_s=now.monotonic_s)
+        return self._state.change(change) if keys else []
 
     def _refuse_undecoded(self, datagram: Datagram, verdict: Verdict, code: Code, identification: int) -> list[Action]:
         glimpse = verdict.claim.glimpse

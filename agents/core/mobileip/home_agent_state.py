@@ -1,12 +1,13 @@
 """Bindings with all that hangs on them: tunnels, forwarding, proxy ARP, flow bindings, durable state.
 
 `change` is the one way in which bindings come, change and go. Its actions are in an order in which no packet meets a tunnel
-that is not there: stored, opened, forwarded, defended; then closed and released.
+that is not there: stored, opened, forwarded, defended; then closed and released. A tunnel that a mobile node has left is
+drained before it closes.
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agents.core.mobileip import flows as flow_rules
@@ -21,8 +22,10 @@ from agents.core.mobileip.actions import (
     OpenTunnel,
     ReleaseAddress,
     Store,
+    Tunnel,
 )
 from agents.core.mobileip.bindings import Binding, BindingTable, Key, TunnelUsers
+from agents.core.mobileip.draining import Drained, Draining
 from agents.core.mobileip.flows import FlowSets, Policy
 from agents.core.mobileip.home_agent_config import HomeAgentConfig, MobileNode
 from agents.core.mobileip.selection import StaticFlow
@@ -42,6 +45,8 @@ class Change:
     """Empty: the set that there is stays."""
     flows_of_others: bool = True
     """False: the sets of other BIDs are forgotten."""
+    drain_from_s: float | None = None
+    """The mobile node has asked for it at this time: what it has sent through its former tunnels is still taken. None: no."""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,8 @@ class _Steps:
     stored: list[Action] = field(default_factory=list)
     opened: list[Action] = field(default_factory=list)
     closed: list[Action] = field(default_factory=list)
+    drained: list[Drained] = field(default_factory=list)
+    """Tunnels that are not drained any more."""
     reforward: bool = False
     comes: bool = False
     """A binding is put that was not there."""
@@ -62,6 +69,8 @@ class HomeAgentState:
     def __init__(self, config: HomeAgentConfig, nodes: Mapping[str, MobileNode]) -> None:
         self.table = BindingTable()
         self.tunnels = TunnelUsers()
+        self.draining = Draining()
+        """Each entry is one of the users of its tunnel."""
         self._nodes = nodes
         self._home_network = config.home_network
         self._policies: dict[str, Policy] = {}
@@ -88,6 +97,12 @@ class HomeAgentState:
         policy = self._policies.get(home_address)
         return policy.flows.sets if policy else {}
 
+    def different(self, tunnel: Tunnel) -> tuple[Tunnel, int] | None:
+        """See `TunnelUsers.different`; what is merely drained gives way."""
+        found = self.tunnels.different(tunnel)
+        users = found[1] - len(self.draining.users(tunnel.key)) if found is not None else 0
+        return (found[0], users) if found is not None and users else None
+
     # -- changes ------------------------------------------------------------------------------------------------------
     def change(self, change: Change) -> list[Action]:
         """Carry a change out."""
@@ -95,9 +110,9 @@ class HomeAgentState:
         was_bound = bool(self.table.of(home_address))
         steps = _Steps()
         for binding in change.put:
-            self._put(binding, steps)
+            self._put(binding, steps, change.drain_from_s)
         for key in change.removed:
-            self._remove(home_address, key, steps)
+            self._remove(home_address, key, steps, change.drain_from_s)
         is_bound = bool(self.table.of(home_address))
         if is_bound or was_bound:
             self._take_flows(change, is_bound, steps)
@@ -107,11 +122,22 @@ class HomeAgentState:
         if is_bound and not was_bound and self._is_on_home_link(home_address):
             actions.append(DefendAddress(home_address))
         actions += steps.closed
+        actions += self._not_drained(steps.drained)
         if was_bound and not is_bound and self._is_on_home_link(home_address):
             actions.append(ReleaseAddress(home_address))
         return actions
 
-    def _put(self, binding: Binding, steps: _Steps) -> None:
+    def end_drains(self, now_s: float) -> list[Action]:
+        """Close the tunnels that have been drained for long enough."""
+        return self._not_drained(self.draining.over(now_s))
+
+    def _not_drained(self, ended: Sequence[Drained]) -> list[Action]:
+        actions: list[Action] = []
+        for home_address in dict.fromkeys(item.home_address for item in ended):
+            actions += self._forward(home_address)
+        return actions + [CloseTunnel(item.tunnel) for item in ended if self.tunnels.release(item.tunnel)]
+
+    def _put(self, binding: Binding, steps: _Steps, drain_from_s: float | None = None) -> None:
         old = self.table.put(binding)
         steps.comes |= old is None
         row = stored_values.place(binding.home_address, binding.key)
@@ -121,6 +147,7 @@ class HomeAgentState:
             steps.reforward |= not binding.bid and len(self.table.of(binding.home_address)) > 1
             return
         steps.reforward = True
+        self._end_different_drains(binding, steps)
         other = self.tunnels.different(binding.tunnel)
         if other is not None:
             # Same ends, another encapsulation: there is no moment with both.
@@ -129,17 +156,40 @@ class HomeAgentState:
             self.tunnels.reopened(binding.tunnel)
         if self.tunnels.acquire(binding.tunnel):
             steps.opened.append(OpenTunnel(binding.tunnel))
-        if old is not None and self.tunnels.release(old.tunnel):
+        if (again := self.draining.end(binding.home_address, binding.tunnel)) is not None:
+            self.tunnels.release(again.tunnel)
+        if old is not None:
+            self._leave(old, steps, drain_from_s)
+
+    def _end_different_drains(self, binding: Binding, steps: _Steps) -> None:
+        """Tunnels with the same ends and another encapsulation that are only drained go before this one comes."""
+        if self.tunnels.different(binding.tunnel) is None:
+            return
+        for item in self.draining.users(binding.tunnel.key):
+            self.draining.end(item.home_address, item.tunnel)
+            if item.home_address == binding.home_address:
+                # Its new forwarding names the new tunnel, which is not open yet.
+                steps.opened.append(Forwarding(item.home_address))
+                self._forwarding.pop(item.home_address, None)
+            else:
+                steps.opened += self._forward(item.home_address)
+            if self.tunnels.release(item.tunnel):
+                steps.opened.append(CloseTunnel(item.tunnel))
+
+    def _leave(self, old: Binding, steps: _Steps, drain_from_s: float | None) -> None:
+        """A binding does not use its tunnel any more. Drained are tunnels from which its packets came."""
+        if drain_from_s is not None and old.reverse_tunnel:
+            steps.drained += self.draining.begin(old.home_address, old.tunnel, drain_from_s)
+        elif self.tunnels.release(old.tunnel):
             steps.closed.append(CloseTunnel(old.tunnel))
 
-    def _remove(self, home_address: str, key: Key, steps: _Steps) -> None:
+    def _remove(self, home_address: str, key: Key, steps: _Steps, drain_from_s: float | None) -> None:
         old = self.table.remove(home_address, key)
         if old is None:
             return
         steps.reforward = True
         steps.stored.append(Store(stored_values.BINDINGS, stored_values.place(home_address, key), None))
-        if self.tunnels.release(old.tunnel):
-            steps.closed.append(CloseTunnel(old.tunnel))
+        self._leave(old, steps, drain_from_s)
 
     def _take_flows(self, change: Change, is_bound: bool, steps: _Steps) -> None:
         home_address = change.home_address
@@ -174,8 +224,11 @@ class HomeAgentState:
             new = flow_rules.forwarding(home_address, bindings, self._policy(home_address))
         else:
             new = Forwarding(home_address)
+        drained = self.draining.of(home_address)
+        if drained:
+            new = replace(new, accept=tuple(dict.fromkeys((*new.accept, *drained))))
         said = self._forwarding.pop(home_address, None)
-        if bindings:
+        if bindings or drained:
             self._forwarding[home_address] = new
         return [] if said is not None and _all_of(said) == _all_of(new) else [new]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from agents.core.mobileip.actions import Encapsulation
 from agents.core.mobileip.discovery import DiscoveryConfig
+from agents.core.mobileip.draining import DRAIN_S
 from agents.core.mobileip.flow_policy import checked
 from agents.core.mobileip.security import SecurityAssociation
 from agents.core.mobileip.selection import SELECTIONS, Settings, StaticFlow
@@ -108,7 +109,7 @@ class MobileNodeConfig:
     """Shared with foreign agents, by their address."""
     overlap: bool = True
     """Single binding: the old path works until the new one does; else it goes first (break before make)."""
-    drain_s: float = 2.0
+    drain_s: float = DRAIN_S
     """A tunnel that was replaced takes packets for so long."""
     validate: bool = True
     """No traffic on a path before a probe through its tunnel has been answered."""

@@ -4,6 +4,7 @@ from agents.core.mobileip.actions import Action, CloseTunnel, FlowRule, Forwardi
 from agents.core.mobileip.flow_policy import merged, to_bindings, to_rules
 from agents.core.mobileip.mobile_node_requests import policy
 from agents.core.mobileip.mobile_node_state import Node, Route
+from agents.core.mobileip.mobile_node_tunnels import expected
 from agents.core.mobileip.selection import NO_CHOICE, Path, select
 
 
@@ -15,7 +16,8 @@ def usable(node: Node) -> list[Route]:
 
 def apply(node: Node, now: Now) -> list[Action]:
     """Actions that bring the forwarding plane to the present bindings: tunnels open first, then rules, then tunnels close."""
-    tunnels = {route.binding.tunnel.key: route.binding.tunnel for route in node.bound() if route.binding is not None}
+    bound = {route.binding.tunnel.key: route.binding.tunnel for route in node.bound() if route.binding is not None}
+    tunnels = {tunnel.key: tunnel for tunnel in expected(node)} | bound
     result: list[Action] = []
     for key, tunnel in tunnels.items():
         before = node.opened.get(key)
@@ -25,6 +27,11 @@ def apply(node: Node, now: Now) -> list[Action]:
                 result.append(CloseTunnel(before))
             result.append(OpenTunnel(tunnel))
             node.opened[key] = tunnel
+        elif key in bound and key in node.expected:
+            # Once more, for the kernel may have refused it before its binding was there.
+            result.append(OpenTunnel(tunnel))
+            node.opened[key] = tunnel
+    node.expected = set(tunnels) - set(bound)
     result += _forwarding(node)
     result += _close(node, tunnels, now.monotonic_s)
     return result

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Final
 
 from agents.core.mobileip import mobile_node_machine as machine
-from agents.core.mobileip.actions import Datagram, Encapsulation, Log, Now, Tunnel
+from agents.core.mobileip.actions import Datagram, Encapsulation, Log, Now
 from agents.core.mobileip.flow_policy import why_unacceptable
 from agents.core.mobileip.mobile_node_probes import begin_probes
 from agents.core.mobileip.mobile_node_state import CORRECTIONS_MAX, NEVER, Binding, Exchange, Node, Purpose, Route
+from agents.core.mobileip.mobile_node_tunnels import granted
 from agents.core.mobileip.registration_codes import Code, name_of
 from agents.core.mobileip.registration_messages import MASK32, authenticated_length, foreign_authentic, read_reply
 from agents.core.mobileip.registration_replies import Reaction, is_foreign, reaction_to
@@ -17,7 +18,6 @@ from agents.core.mobileip.registration_states import BOUND, Event
 from agents.wire.mobileip.values import (
     INFINITE_LIFETIME_S,
     NO_ADDRESS,
-    REGISTRATION_PORT,
     Challenge,
     Extension,
     FlowBinding,
@@ -134,7 +134,7 @@ def _bind(node: Node, route: Route, exchange: Exchange, reply: Reply, protected:
     granted_s = min(reply.lifetime_s, request.lifetime_s)
     lifetime_s = NEVER if granted_s == INFINITE_LIFETIME_S else float(granted_s)
     udp = next((item for item in protected if isinstance(item, UdpTunnelReply) and item.code == 0), None)
-    tunnel = _tunnel(node, route, exchange, udp)
+    tunnel = granted(node, route, exchange.care_of, udp is not None)
     before, keepalive_s = route.binding, float((udp.keepalive_s or node.config.keepalive_s) if udp is not None else 0.0)
     binding = Binding(exchange.care_of, tunnel, sent_s, lifetime_s, request.identification, keepalive_s)
     binding.refresh_s = sent_s + lifetime_s * node.config.refresh_fraction
@@ -150,19 +150,6 @@ def _bind(node: Node, route: Route, exchange: Exchange, reply: Reply, protected:
         route.flows_heard = tuple(item for item in heard if not why_unacceptable(item))
     if before is None or before.tunnel != tunnel or before.tunnel.encapsulation is not tunnel.encapsulation:
         begin_probes(node, route, now.monotonic_s)
-
-
-def _tunnel(node: Node, route: Route, exchange: Exchange, udp: UdpTunnelReply | None) -> Tunnel:
-    """The tunnel of the path: to the home agent from an own care-of address, else plain packets to the foreign agent."""
-    care_of, bid = exchange.care_of, route.bid if node.multipath else 0
-    if not care_of.co_located:
-        wraps = node.config.encapsulating_delivery and route.reverse_tunnel and not route.direct_delivery
-        how = Encapsulation.IP_IN_IP if wraps else Encapsulation.NONE
-        return Tunnel(node.home_address, care_of.agent, how, interface=route.name, bid=bid)
-    if udp is not None:
-        return Tunnel(care_of.address, node.home_agent, Encapsulation.UDP, REGISTRATION_PORT, route.name, bid)
-    plain = Encapsulation.IP_IN_IP if route.encapsulation is Encapsulation.UDP else route.encapsulation
-    return Tunnel(care_of.address, node.home_agent, plain, interface=route.name, bid=bid)
 
 
 def _spread(node: Node, route: Route, exchange: Exchange, now: Now) -> None:

@@ -187,6 +187,8 @@ class Node:
     choice: Choice = NO_CHOICE
     forwarding: Forwarding | None = None
     opened: dict[tuple[str, str, int], Tunnel] = field(default_factory=dict)
+    expected: set[tuple[str, str, int]] = field(default_factory=set)
+    """Of those the ones that are open for a request without reply: to receive only."""
     draining: dict[tuple[str, str, int], float] = field(default_factory=dict)
     logs: list[Action] = field(default_factory=list)
     homes: list[Action] = field(default_factory=list)

@@ -325,16 +325,20 @@ class HomeAddress:
 
 
 def first_usable(forwarding: Forwarding | None, tunnels: Tunnels) -> Port | None:
-    """An open tunnel that the forwarding uses."""
-    found = (tunnels.find(tunnel) for tunnel in (_tunnels_of(forwarding) if forwarding else ()))
+    """An open tunnel that the forwarding sends by."""
+    found = (tunnels.find(tunnel) for tunnel in (_ways_of(forwarding) if forwarding else ()))
     return next((port for port in found if port is not None), None)
+
+
+def _ways_of(forwarding: Forwarding) -> list[Tunnel]:
+    """Those by which packets leave."""
+    result = [tunnel for tunnel, _weight in forwarding.shares]
+    return result + [rule.tunnel for rule in forwarding.rules if rule.tunnel is not None]
 
 
 def _tunnels_of(forwarding: Forwarding) -> list[Tunnel]:
     """All that it names."""
-    result = [tunnel for tunnel, _weight in forwarding.shares]
-    result += [rule.tunnel for rule in forwarding.rules if rule.tunnel is not None]
-    return result + list(forwarding.accept)
+    return _ways_of(forwarding) + list(forwarding.accept)
 
 
 def _name(tunnel: Tunnel | None) -> str:

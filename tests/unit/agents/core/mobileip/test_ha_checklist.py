@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from agents.core.mobileip.actions import CloseTunnel, Encapsulation, Forwarding, OpenTunnel, SendMessage
+from agents.core.mobileip.draining import DRAIN_S
 from agents.core.mobileip.selection import Settings, StaticFlow
 from agents.wire.mobileip import selectors
 from agents.wire.mobileip.codec import encode_extension
@@ -193,7 +194,7 @@ def test_24_lifetime_0_takes_the_binding_with_the_bid() -> None:
     two_bindings(bench)
     reply = bench.register(WLAN, multipath(1), lifetime_s=0)
     assert (reply.code, reply.lifetime_s, bench.bids) == (0, 0, [2])
-    (closed,) = of(bench.actions, CloseTunnel)
+    (closed,) = of(bench.advance(DRAIN_S), CloseTunnel)
     assert closed.tunnel.remote == WLAN
 
 
@@ -202,6 +203,8 @@ def test_25_lifetime_0_with_the_bulk_flag_takes_all() -> None:
     two_bindings(bench)
     assert bench.register(WLAN, multipath(1, bulk=True), lifetime_s=0).code == 0
     assert bench.bids == []
+    assert forwarding_in(bench.actions).shares == ()
+    bench.advance(DRAIN_S)
     assert forwarding_in(bench.actions) == Forwarding(HOME)
 
 
@@ -211,7 +214,8 @@ def test_26_decision_b_a_known_bid_without_overwrite_is_updated_in_place() -> No
     assert bench.register(CDMA, multipath(1)).code == 0
     assert (bench.bids, bench.care_ofs) == ([1, 2], [LTE, CDMA])
     kinds = [type(item) for item in bench.actions if isinstance(item, OpenTunnel | Forwarding | CloseTunnel | SendMessage)]
-    assert kinds == [OpenTunnel, Forwarding, CloseTunnel, SendMessage]
+    assert kinds == [OpenTunnel, Forwarding, SendMessage]
+    assert [item.tunnel.remote for item in of(bench.advance(DRAIN_S), CloseTunnel)] == [WLAN]
 
 
 @pytest.mark.parametrize(("care_of", "flags"), [(WLAN, CO_LOCATED), (FA, RequestFlag.REVERSE_TUNNEL)])
@@ -258,7 +262,7 @@ def test_33_overwrite_replaces_all_bindings_by_one_and_forgets_their_flows() -> 
     assert bench.register(CDMA, multipath(3, overwrite=True)).code == 0
     assert bench.bids == [3]
     assert forwarding_in(bench.actions).rules == ()
-    assert sorted(action.tunnel.remote for action in of(bench.actions, CloseTunnel)) == [WLAN, LTE]
+    assert sorted(action.tunnel.remote for action in of(bench.advance(DRAIN_S), CloseTunnel)) == [WLAN, LTE]
     bench.register(LTE, multipath(2))
     assert rules(bench) == {}
 

@@ -14,7 +14,9 @@ from agents.core.mobileip.actions import (
     ReleaseAddress,
     SendMessage,
     Store,
+    Tunnel,
 )
+from agents.core.mobileip.draining import DRAIN_S, DRAINED_MAX, Draining
 from agents.core.mobileip.flows import Label
 from agents.core.mobileip.home_agent_config import ForeignAgentEntry
 from agents.core.mobileip.security import SecurityAssociation
@@ -78,7 +80,7 @@ def test_returning_home_takes_all_down_before_the_reply_and_the_reply_stays_on_t
     reply = bench.register(HOME, lifetime_s=0, source=HOME, interface="home", link_address="02:00:00:00:00:01")
     assert (reply.code, reply.lifetime_s) == (0, 0)
     order = [kind for kind in kinds(bench) if kind is not Store]
-    assert order == [Forwarding, CloseTunnel, CloseTunnel, ReleaseAddress, SendMessage, Log]
+    assert order == [Forwarding, ReleaseAddress, SendMessage, Log]
     sent = of(bench.actions, SendMessage)[0]
     assert (sent.destination, sent.interface, sent.link_address) == (HOME, "home", "02:00:00:00:00:01")
 
@@ -121,7 +123,7 @@ def test_a_request_without_the_s_bit_replaces_the_binding() -> None:
     bench.register(LTE)
     assert bench.care_ofs == [LTE]
     order = [kind for kind in kinds(bench) if kind is not Store]
-    assert order == [OpenTunnel, Forwarding, CloseTunnel, SendMessage, Log]
+    assert order == [OpenTunnel, Forwarding, SendMessage, Log]
 
 
 def test_bindings_end_at_their_time_and_not_before() -> None:
@@ -154,9 +156,79 @@ def test_two_mobile_nodes_behind_one_foreign_agent_share_a_tunnel() -> None:
     bench.register(FA, flags=FA_FLAGS, home_address="10.64.0.51")
     assert not of(bench.actions, OpenTunnel)
     bench.register(FA, flags=FA_FLAGS, lifetime_s=0)
-    assert not of(bench.actions, CloseTunnel)
+    assert not of(bench.advance(DRAIN_S), CloseTunnel)
     bench.register(FA, flags=FA_FLAGS, lifetime_s=0, home_address="10.64.0.51")
+    assert len(of(bench.advance(DRAIN_S), CloseTunnel)) == 1
+
+
+# -- a tunnel that was left takes for a moment what is still under way in it -------------------------------------------
+def test_a_tunnel_that_was_left_is_drained_and_then_closed() -> None:
+    bench = Bench()
+    bench.register(WLAN)
+    bench.register(LTE)
+    drained = forwarding_in(bench.actions)
+    assert [tunnel.remote for tunnel, _ in drained.shares] == [LTE], "nothing is sent into it"
+    assert sorted(tunnel.remote for tunnel in drained.accept) == [WLAN, LTE]
+    assert not of(bench.actions, CloseTunnel)
+    assert bench.agent.next_deadline() == bench.now_s + DRAIN_S
+    bench.advance(DRAIN_S - 0.01)
+    assert not bench.actions
+    bench.advance(0.01)
+    assert [kind for kind in kinds(bench) if kind is not Store] == [Forwarding, CloseTunnel]
+    assert [tunnel.remote for tunnel in forwarding_in(bench.actions).accept] == [LTE]
+
+
+def test_packets_of_a_home_address_without_binding_are_taken_until_the_drain_ends() -> None:
+    bench = Bench()
+    bench.register(WLAN)
+    bench.register(WLAN, lifetime_s=0)
+    assert forwarding_in(bench.actions) == Forwarding(HOME, accept=(forwarding_in(bench.actions).accept[0],))
+    assert [kind for kind in kinds(bench) if kind is not Store] == [Forwarding, ReleaseAddress, SendMessage, Log]
+    bench.advance(DRAIN_S)
+    assert forwarding_in(bench.actions) == Forwarding(HOME)
     assert len(of(bench.actions, CloseTunnel)) == 1
+
+
+def test_who_comes_back_while_its_tunnel_is_drained_has_it_again() -> None:
+    bench = Bench()
+    bench.register(WLAN)
+    bench.register(LTE)
+    bench.register(WLAN)
+    assert not of(bench.actions, OpenTunnel)
+    assert [action.tunnel.remote for action in of(bench.advance(DRAIN_S), CloseTunnel)] == [LTE]
+
+
+def test_what_is_only_drained_gives_way_to_another_encapsulation() -> None:
+    bench = Bench(config(encapsulations=frozenset((Encapsulation.IP_IN_IP, Encapsulation.GRE))))
+    bench.register(WLAN)
+    bench.register(LTE)
+    assert bench.register(WLAN, flags=CO_LOCATED | RequestFlag.GRE).code == 0
+    order = [kind for kind in kinds(bench) if kind is not Store]
+    assert order == [Forwarding, CloseTunnel, OpenTunnel, Forwarding, SendMessage, Log]
+    assert [action.tunnel.remote for action in of(bench.advance(DRAIN_S), CloseTunnel)] == [LTE]
+
+
+def test_without_reverse_tunnel_nothing_is_under_way_that_could_be_taken() -> None:
+    bench = Bench()
+    bench.register(WLAN, flags=RequestFlag.DECAPSULATION_BY_MN)
+    bench.register(LTE, flags=RequestFlag.DECAPSULATION_BY_MN)
+    assert [action.tunnel.remote for action in of(bench.actions, CloseTunnel)] == [WLAN]
+
+
+def test_so_many_tunnels_are_drained_and_no_more() -> None:
+    draining = Draining()
+    tunnels = [Tunnel(HA, f"10.1.{number // 250}.{number % 250 + 1}") for number in range(DRAINED_MAX + 1)]
+    assert not [ended for tunnel in tunnels[:-1] for ended in draining.begin(HOME, tunnel, 0.0)]
+    assert [ended.tunnel for ended in draining.begin(HOME, tunnels[-1], 0.0)] == tunnels[:1]
+    assert len(draining) == DRAINED_MAX
+
+
+def test_the_operator_takes_a_binding_and_its_tunnel_at_once() -> None:
+    bench = Bench()
+    bench.register(WLAN)
+    bench.keep(bench.agent.deregister(HOME, None, bench.now))
+    assert len(of(bench.actions, CloseTunnel)) == 1
+    assert forwarding_in(bench.actions) == Forwarding(HOME)
 
 
 def test_another_encapsulation_of_the_same_binding_has_no_moment_with_both_tunnels() -> None:
@@ -191,6 +263,7 @@ def test_packets_are_accepted_from_reverse_tunnels_only() -> None:
     bench.register(WLAN, multipath(1))
     assert [tunnel.remote for tunnel in forwarding_in(bench.actions).accept] == [WLAN]
     bench.register(WLAN, multipath(1), flags=RequestFlag.DECAPSULATION_BY_MN)
+    bench.advance(DRAIN_S)
     assert forwarding_in(bench.actions).accept == ()
 
 
@@ -211,8 +284,8 @@ def test_a_refresh_from_another_port_moves_the_tunnel() -> None:
     bench.register(WLAN, UdpTunnelRequest(), source=NAT, port=50_001)
     bench.register(WLAN, UdpTunnelRequest(), source=NAT, port=50_002)
     assert [action.tunnel.remote_port for action in of(bench.actions, OpenTunnel)] == [50_002]
-    assert [action.tunnel.remote_port for action in of(bench.actions, CloseTunnel)] == [50_001]
     assert forwarding_in(bench.actions).shares[0][0].remote_port == 50_002
+    assert [action.tunnel.remote_port for action in of(bench.advance(DRAIN_S), CloseTunnel)] == [50_001]
     assert len(bench.agent.bindings()) == 1
 
 

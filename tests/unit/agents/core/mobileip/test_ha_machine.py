@@ -17,6 +17,7 @@ from agents.core.mobileip.actions import (
     OpenTunnel,
     ReleaseAddress,
 )
+from agents.core.mobileip.draining import DRAIN_S
 from agents.wire.mobileip.values import FlowAction, FlowBinding, RequestFlag, UdpTunnelRequest
 from tests.unit.agents.core.mobileip.ha_parts import (
     CO_LOCATED,
@@ -87,6 +88,8 @@ class HomeAgentMachine(RuleBasedStateMachine):
         self.bench = Bench(config(node(), node(home_address=OTHER), encapsulations=both))
         self.kernel = Kernel()
         self.model: dict[str, dict[int, tuple[str, float]]] = {HOME: {}, OTHER: {}}
+        self.drained: dict[tuple[str, str, int], float] = {}
+        """Tunnels without binding, since when."""
         self.flows: dict[str, dict[int, tuple[FlowBinding, ...]]] = {HOME: {}, OTHER: {}}
 
     def send(self, home: str, care_of: str, *extensions: Any, **fields: Any) -> int:
@@ -180,7 +183,13 @@ class HomeAgentMachine(RuleBasedStateMachine):
     def the_kernel_agrees(self) -> None:
         bindings = self.bench.agent.bindings()
         ends = {(item["local"], item["remote"], item["remote_port"]): item["encapsulation"] for item in bindings}
-        assert {key: value.value for key, value in self.kernel.tunnels.items()} == ends
+        assert {key: value.value for key, value in self.kernel.tunnels.items() if key in ends} == ends
+        now_s = self.bench.now_s
+        self.drained = {key: self.drained.get(key, now_s) for key in self.kernel.tunnels if key not in ends}
+        accepted = {tunnel.key for item in self.kernel.forwarding.values() for tunnel in item.accept}
+        for key, since_s in self.drained.items():
+            assert now_s < since_s + DRAIN_S, "drained for too long"
+            assert key in accepted, "open for nothing"
         assert self.kernel.defended == {home for home, held in self.model.items() if held}
         for home, held in self.model.items():
             shares = self.kernel.forwarding.get(home, Forwarding(home)).shares
