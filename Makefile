@@ -6,7 +6,7 @@ JOBS ?=
 RUN_OPTIONS := $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint unit smoke guest-test proxy-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy bench-ha figures experiments vagrant-box vagrant-results vagrant-test lock clean
+.PHONY: help setup setup-test demo mip-mptcp test lint unit smoke guest-test proxy-test soak calibrate calibrate-guest repeatability bench-analysis bench-proxy bench-ha figures experiments vagrant-box vagrant-results vagrant-test lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ demo: setup ## TCP beside MPTCP when the WLAN is lost: two minutes, ends with a 
 
 experiment-%: setup ## run one experiment, for example make experiment-outage
 	@$(ROAMLAB) run $* $(RUN_OPTIONS)
+
+mip-mptcp: setup ## every claim about Mobile IP with MPTCP, then the page docs/results/mip-mptcp-claims.md (2 hours)
+	@set -e; names="$$($(ROAMLAB) list experiments --json | .venv/bin/python -c \
+	  'import json,sys; print(*(n for n in json.load(sys.stdin)["experiments"] if n.startswith("mip-mptcp-")))')"; \
+	  for name in $$names; do $(ROAMLAB) run $$name $(RUN_OPTIONS) || [ $$? -eq 1 ]; done; \
+	  $(ROAMLAB) claims $$names --output docs/results/mip-mptcp-claims.md --title "Mobile IP with MPTCP, claim by claim"
 
 fig%: setup ## a figure of the proxy's paper as an experiment: make fig5 fig8 fig9 fig10
 	@$(ROAMLAB) run $@ $(RUN_OPTIONS)

@@ -37,6 +37,11 @@ def parser(program: str) -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, metavar="FILE.html", help="where to write the report (default: beside it)")
     report.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     report.add_argument("--refresh", action="store_true", help="compute metrics again that exist already")
+    claims = commands.add_parser("claims", help="write a page with the verdicts of campaigns, claim by claim")
+    claims.add_argument("campaigns", nargs="+", type=Path, metavar="CAMPAIGN.json")
+    claims.add_argument("--output", type=Path, required=True, metavar="FILE.md", help="the page; figures in a folder beside it")
+    claims.add_argument("--title", default="", help="heading of the page")
+    claims.add_argument("--refresh", action="store_true", help="compute metrics again that exist already")
     repeat = commands.add_parser("repeatability", help="the spread of each metric in two campaigns, side by side")
     repeat.add_argument("campaigns", nargs=2, type=Path, metavar="CAMPAIGN.json", help="native runs, and runs in the guest")
     repeat.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as a page")
@@ -84,6 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
                 from analysis.commands.metrics import metrics
 
                 return metrics(options.runs)
+            if options.command == "claims":
+                from analysis.commands.claims import claims
+
+                return claims(options.campaigns, options.output, options.title, options.refresh)
             if options.command == "repeatability":
                 from analysis.commands.repeatability import repeatability
 

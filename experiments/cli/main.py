@@ -34,7 +34,8 @@ COMMANDS = {
     "doctor": "doctor:doctor", "list": "listing:list_command", "run": "run:run", "shell": "shell:shell", "ctl": "ctl:ctl",
     "watch": "watch:watch", "proxy": "proxy:proxy",
     "repeatability": "repeatability:repeatability", "guest": "guest:guest",
-    "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "clean": "clean:clean",
+    "analyse": "analyse:analyse", "calibrate": "calibrate:calibrate", "report": "report:report", "claims": "claims:claims",
+    "clean": "clean:clean",
 }  # fmt: skip
 """Name -> module and function. Each is imported when it is wanted: an analysis needs no emulation."""
 
