@@ -29,6 +29,10 @@ class Table:
             raise self.error(field, f"is {value!r}: must be {word}")
         return value
 
+    def has(self, field: str) -> bool:
+        """Is the field written?"""
+        return field in self._values
+
     def text(self, field: str, default: Any = ...) -> Any:
         """A text; without default it must be there."""
         return self._get(field, str, "a text in quotes", default)

@@ -145,6 +145,8 @@ class AtHome:
 
     interface: str
     here: bool
+    home_address: str = ""
+    """Which one, of a host with several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ class Probe:
     bid: int
     tunnel: Tunnel
     timeout_s: float
+    home_address: str = ""
+    """Which one, of a host with several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ MARK_PRIORITY, DELIVER_PRIORITY, HOME_PRIORITY, CONNECTED_PRIORITY, UNBOUND_PRIO
 TABLES: Final = range(30_000, 30_000 + 0x1_0000)
 """Routing tables; of a tunnel: TABLES[number]."""
 HOME_TABLE, DELIVER_TABLE = 29_999, 29_998
+HOME_TABLES: Final = (HOME_TABLE, *range(29_990, DELIVER_TABLE))
+"""Of the first home address of a mobile host, and of further ones."""
 UNREACHABLE_METRIC: Final = 0xFFFF_0000
 
 
@@ -81,7 +83,7 @@ class Forwarder:
     def _clean(self) -> None:
         self._netlink.remove_rules(range(MARK_PRIORITY, UNBOUND_PRIORITY + 1))
         nft(nftables.removal())
-        self._netlink.flush_routes(range(DELIVER_TABLE, TABLES.stop))
+        self._netlink.flush_routes(range(min(HOME_TABLES), TABLES.stop))
 
     # -- tunnels ------------------------------------------------------------------------------------------------------
     def open(self, tunnel: Tunnel) -> Port:
@@ -240,11 +242,12 @@ class HomeAddress:
 
     It is an address of lo all the time. Away, sockets without an address of their own use it, and a rule leads
     them to the tunnels; the marks then choose among these. Sockets that are bound to a care-of address or to an interface
-    are let alone.
+    are let alone. Of several home addresses (`number` 0, 1, ...) they use the first.
     """
 
-    def __init__(self, netlink: MobileNetlink, prefix_length: int, congestion_control: str = "") -> None:
+    def __init__(self, netlink: MobileNetlink, prefix_length: int, congestion_control: str = "", number: int = 0) -> None:
         self._netlink, self._prefix_length, self._congestion_control = netlink, prefix_length, congestion_control
+        self._table, self._preferred = HOME_TABLES[number], number == 0
         self.address = ""
         self.at_home = ""
         """The interface of the home link, while there."""
@@ -258,9 +261,9 @@ class HomeAddress:
         self.address = address
         self._netlink.add_address("lo", address)
         for group, length in (("224.0.0.0", 4), ("255.255.255.255", 32)):
-            self._netlink.set_route(HOME_TABLE, group, length, kind=THROW)
-        self._netlink.set_route(HOME_TABLE, "0.0.0.0", 0, kind=UNREACHABLE, metric=UNREACHABLE_METRIC)
-        self._netlink.change_rule(HOME_PRIORITY, HOME_TABLE, add=True, source=address)
+            self._netlink.set_route(self._table, group, length, kind=THROW)
+        self._netlink.set_route(self._table, "0.0.0.0", 0, kind=UNREACHABLE, metric=UNREACHABLE_METRIC)
+        self._netlink.change_rule(HOME_PRIORITY, self._table, add=True, source=address)
 
     def away(self, port: Port | None) -> None:
         """Send by tunnels (any of them: marks decide); None: there is no way, and what uses the home address waits."""
@@ -268,7 +271,7 @@ class HomeAddress:
             return
         if port is None:
             self._set_unbound(False)
-            self._netlink.delete_route(HOME_TABLE, "0.0.0.0", 0)
+            self._netlink.delete_route(self._table, "0.0.0.0", 0)
             return
         self._set_route("0.0.0.0", 0, port.device, port.gateway)
         self._set_unbound(True)
@@ -281,14 +284,14 @@ class HomeAddress:
         if gateway:
             self._set_route("0.0.0.0", 0, interface, gateway)
         else:
-            self._netlink.delete_route(HOME_TABLE, "0.0.0.0", 0)
+            self._netlink.delete_route(self._table, "0.0.0.0", 0)
         self._set_unbound(True)
 
     def leave(self, network: str) -> None:
         """Not on the home link any more."""
         interface, self.at_home = self.at_home, ""
         if interface:
-            self._netlink.delete_route(HOME_TABLE, network, self._prefix_length)
+            self._netlink.delete_route(self._table, network, self._prefix_length)
             self._netlink.delete_address(interface, self.address, self._prefix_length)
             self.away(None)
 
@@ -300,20 +303,22 @@ class HomeAddress:
         if self.at_home:
             self._netlink.delete_address(self.at_home, self.address, self._prefix_length)
             self.at_home = ""
-        self._netlink.change_rule(HOME_PRIORITY, HOME_TABLE, add=False, source=self.address)
-        self._netlink.flush_routes(range(HOME_TABLE, HOME_TABLE + 1))
+        self._netlink.change_rule(HOME_PRIORITY, self._table, add=False, source=self.address)
+        self._netlink.flush_routes(range(self._table, self._table + 1))
         self._netlink.delete_address("lo", self.address)
         self.address = ""
 
     def _set_route(self, destination: str, length: int, interface: str, gateway: str = "") -> None:
         self._netlink.set_route(
-            HOME_TABLE, destination, length, interface=interface, gateway=gateway, source=self.address,
+            self._table, destination, length, interface=interface, gateway=gateway, source=self.address,
             congestion_control=self._congestion_control,
         )  # fmt: skip
 
     def _set_unbound(self, on: bool) -> None:
+        if not self._preferred:
+            return
         if on != self._unbound:
-            self._netlink.change_rule(UNBOUND_PRIORITY, HOME_TABLE, add=on, source="0.0.0.0")
+            self._netlink.change_rule(UNBOUND_PRIORITY, self._table, add=on, source="0.0.0.0")
             self._unbound = on
         if (on and not self.at_home) != self._connected:
             # On visited links neighbours are reached directly, and routers above all: the kernel looks for the way to

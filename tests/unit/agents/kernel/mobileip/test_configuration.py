@@ -30,6 +30,7 @@ HOME = 'addresses = ["10.33.0.2"]\n'
 NODE = f'[[mobile_node]]\nhome_address = "10.33.0.100"\n{KEY}'
 MOBILE = f'home_address = "10.33.0.100"\nhome_network = "10.33.0.0/24"\nhome_agent = "10.33.0.2"\n{KEY}'
 INTERFACE = '[[interface]]\nname = "mn-wlan"\nbid = 1\n'
+SECOND = '[[home]]\nhome_address = "10.34.0.100"\nhome_network = "10.34.0.0/24"\nhome_agent = "10.34.0.2"\n'
 FOREIGN = 'care_of_address = "10.8.0.2"\n'
 LINK = '[[link]]\ninterface = "fa-1"\naddress = "10.9.0.1"\n'
 
@@ -70,6 +71,20 @@ def test_every_field_of_the_samples_arrives(tmp_path: Path) -> None:
     foreign = read(tmp_path, "foreign-agent", samples()["foreign-agent"])
     assert foreign.core.home_associations["10.33.0.2"].spi == 300
     assert foreign.core.links[0].interface == "fa-eth1"
+
+
+def test_a_second_home_address_shares_what_it_does_not_name(tmp_path: Path) -> None:
+    shared, own = (read(tmp_path, "mobile-node", MOBILE + INTERFACE + SECOND + more).homes
+                   for more in ("", 'home_gateway = "10.34.0.1"\n' + KEY.replace("256", "257")))  # fmt: skip
+    assert [home.core.home_address for home in shared] == ["10.33.0.100", "10.34.0.100"]
+    assert [home.core.home_agent for home in shared] == ["10.33.0.2", "10.34.0.2"]
+    assert shared[1].core.interfaces == shared[0].core.interfaces
+    assert [home.core.association.spi for home in shared] == [256, 256]
+    assert own[1].core.association.spi == 257
+    assert own[1].gateway == "10.34.0.1"
+    by_nai = MOBILE.replace('home_address = "10.33.0.100"', 'nai = "mn@example.org"')
+    with pytest.raises(ConfigError, match="home_address is missing"):
+        read(tmp_path, "mobile-node", by_nai + INTERFACE + SECOND)
 
 
 def test_keys_by_node_and_nai(tmp_path: Path) -> None:
@@ -113,6 +128,8 @@ def test_keys_by_node_and_nai(tmp_path: Path) -> None:
         ("mobile-node", MOBILE + INTERFACE + '[[flow]]\nbids = [1]\nprotocol = "x"\n', r"protocol: is 'x'"),
         ("mobile-node", MOBILE + INTERFACE + '[[flow]]\nbids = [1]\nsource = "10.0.0.9-10.0.0.1"\n', r"must not be larger"),
         ("mobile-node", MOBILE.replace('home_address = "10.33.0.100"\n', "") + INTERFACE, r"home_address: is missing"),
+        ("mobile-node", MOBILE + INTERFACE + SECOND + SECOND, r"home\[1\]\.home_address: 10.34.0.100 is there twice"),
+        ("mobile-node", MOBILE + INTERFACE + SECOND + "nai = 'x'\n", r"home\[0\]\.nai: is not known here"),
         ("foreign-agent", FOREIGN, r"link: is missing"),
         ("foreign-agent", FOREIGN + "advertisement_lifetime_s = 1\n" + LINK, r"three intervals"),
         ("foreign-agent", LINK, r"care_of_address: is missing"),
