@@ -197,9 +197,13 @@ class Testbed:
                     return address
         raise RoamlabError(f"cn has no IPv{family} address")
 
-    def cn_interfaces(self) -> list[str]:
-        """The CN's interfaces that have addresses, first link first."""
-        return list(self.addresses(self.cn))
+    def cn_announced(self) -> list[str]:
+        """The CN's interfaces whose addresses its peer does not know by itself: all but the first; of a mobile CN all."""
+        return [path.interface for path in self.cn_paths] or list(self.addresses(self.cn))[1:]
+
+    def listen_address(self, family: int) -> str:
+        """Where the CN's program listens: at its first address; a mobile one at all, since each may be joined some day."""
+        return {4: "0.0.0.0", 6: "::"}[family] if self.cn_paths else self.cn_address(family)
 
     def sysctl(self, node: Node, name: str, value: object, *, optional: bool = False) -> None:
         """Set a sysctl of the node's namespace; an `optional` one may be missing in this kernel."""

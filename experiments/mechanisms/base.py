@@ -34,6 +34,14 @@ class Mechanism:
         """The address that the MN's program binds to, or None to leave the choice to the kernel."""
         return None
 
+    def server_address(self, bed: "Testbed") -> str:
+        """The address of the CN that the MN's program connects to."""
+        return bed.cn_address(bed.family)
+
+    def other_client_address(self, bed: "Testbed") -> str | None:
+        """What a program of the MN binds to when a connection from `client_address` has failed; by default the same."""
+        return self.client_address(bed)
+
     def handover_begins(self, bed: "Testbed", old: str, new: str) -> None:
         """A planned handover from interface `old` to `new` begins: both work, `old` will go."""
 

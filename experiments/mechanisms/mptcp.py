@@ -28,8 +28,7 @@ class Mptcp(Mechanism):
             bed.sysctl(node, "net.mptcp.enabled", 1)
         flags = {path.interface: ["subflow"] if i == 0 else list(self.further_path_flags) for i, path in enumerate(bed.paths)}
         self._start_agent(bed, bed.mn.name, flags)
-        cn_interfaces = bed.cn_interfaces()
-        self._start_agent(bed, bed.cn.name, {name: ["signal"] for name in cn_interfaces[1:]})
+        self._start_agent(bed, bed.cn.name, {name: ["signal"] for name in bed.cn_announced()})
         wait_until(lambda: self._endpoints_cover(bed), _READY_TIMEOUT_S, "MPTCP endpoints on the MN")
 
     @staticmethod

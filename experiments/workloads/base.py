@@ -92,14 +92,14 @@ class Workload:
 
     def serve(self, out: Path, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, suffix: str = "") -> NodeProcess:
         """Start the CN's program, with its records in the folder `out`; it will report `ready`."""
-        command = self.server_command(out, bed.cn_address(scenario.family), scenario)
+        command = self.server_command(out, bed.listen_address(scenario.family), scenario)
         return bed.spawn(bed.cn, mechanism.command(command, bed.cn.name), f"server{suffix}", reports=True)
 
     def connect(
         self, out: Path, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int, suffix: str = ""
     ) -> NodeProcess:
         """Start the MN's program; it will report `connected`."""
-        address, bind = bed.cn_address(scenario.family), mechanism.client_address(bed)
+        address, bind = mechanism.server_address(bed), mechanism.client_address(bed)
         command = self.client_command(out, address, bind, scenario, seed)
         return bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), f"client{suffix}", reports=True)
 

@@ -57,10 +57,10 @@ class Iperf3(Workload):
     def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningWorkload:
         """Start both; time 0 is when the data connections are there."""
         out = bed.directory / "workload"
-        address = bed.cn_address(scenario.family)
-        server = bed.spawn(bed.cn, mechanism.command(self.server_command(out, address, scenario), bed.cn.name), "iperf3-server")
+        serve = self.server_command(out, bed.listen_address(scenario.family), scenario)
+        server = bed.spawn(bed.cn, mechanism.command(serve, bed.cn.name), "iperf3-server")
         self._wait_for(server, "Server listening")
-        command = self.client_command(out, address, mechanism.client_address(bed), scenario, seed)
+        command = self.client_command(out, mechanism.server_address(bed), mechanism.client_address(bed), scenario, seed)
         client = bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), "iperf3-client")
         wait_until(
             lambda: self._connections(bed, client) > int(self.values["streams"]), _START_TIMEOUT_S, "iperf3's connections"
