@@ -8,6 +8,7 @@ agent on the MN makes the subflows.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from experiments.mechanisms import mobile_peer
 from experiments.mechanisms.home import Home
 from experiments.mechanisms.mobileip import MobileIp
 from experiments.mechanisms.mptcp import Mptcp
@@ -35,8 +36,10 @@ class MobileIpMptcp(MobileIp):
         """As with Mobile IP alone; then MPTCP on both hosts, and the path manager."""
         super().prepare(bed)
         bed.sysctl(bed.cn, "net.mptcp.enabled", 1)
-        # A CN that is known to have several addresses announces the others.
-        Mptcp._start_agent(bed, bed.cn.name, {name: ["signal"] for name in bed.cn_interfaces()[1:]})
+        if bed.cn_paths:
+            mobile_peer.manage(self, bed)
+        else:
+            Mptcp._start_agent(bed, bed.cn.name, {name: ["signal"] for name in bed.cn_announced()})
         paths = [path for path in bed.paths if path.families != "ipv6"]
         self.start_path_manager(bed, bed.mn, [self.home], paths)
 

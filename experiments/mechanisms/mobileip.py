@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from experiments.errors import Unsupported
+from experiments.mechanisms import mobile_peer
 from experiments.mechanisms.base import Mechanism
 from experiments.mechanisms.home import Home
 from experiments.ports import HTTP_PORTS, RPC_PORTS, VOICE_PORTS
@@ -46,7 +47,7 @@ class MobileIp(Mechanism):
     """Flow bindings, which the mobile node sends to the home agent; `paths` names the networks, preferred first."""
 
     def prepare(self, bed: Testbed) -> None:
-        """Home agent and mobile node run; every network of the MN is registered that this mechanism uses."""
+        """Home agent and mobile node run; networks that this mechanism uses are registered: of the MN, of a mobile CN."""
         if bed.family != 4:
             raise Unsupported(f"{self.label} carries IPv4 only")
         for node in (bed.mn, bed.cn):
@@ -55,6 +56,8 @@ class MobileIp(Mechanism):
         self.start_home_agent(bed, [self.home], paths)
         self.start_mobile_node(bed, bed.mn, self.home, paths)
         wait_until(lambda: self.ready(bed, bed.mn, self.home, paths), _READY_TIMEOUT_S, "registration of the MN's networks")
+        if bed.cn_paths:
+            mobile_peer.register(self, bed)
 
     def start_home_agent(self, bed: Testbed, homes: Sequence[Home], paths: Sequence[Path]) -> None:
         """Start the home agent of `homes`, which all have the same agent; labels of bindings are numbers of `paths`."""
@@ -106,6 +109,10 @@ class MobileIp(Mechanism):
     def client_address(self, bed: Testbed) -> str | None:
         """The home address."""
         return self.home.address
+
+    def server_address(self, bed: Testbed) -> str:
+        """The home address of a mobile CN, else its own."""
+        return mobile_peer.HOME.address if bed.cn_paths else super().server_address(bed)
 
     def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
         """The mobile node registers through the new interface; the old one carries the traffic until that is done."""

@@ -30,7 +30,7 @@ class Bed:
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
         self.folder, self.topo = folder, registry.make("mobile", parameters)
-        self.paths = self.topo.paths()
+        self.paths, self.cn_paths = self.topo.paths(), self.topo.cn_paths()
         self.started: list[tuple[str, str, Any]] = []
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         state = {"congestion_control": "cubic", "how": "route"}
