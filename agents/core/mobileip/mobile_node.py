@@ -13,7 +13,7 @@ from agents.core.mobileip.actions import Action, Datagram, Log, Now, SendIcmp
 from agents.core.mobileip.discovery import Discovery, Finding
 from agents.core.mobileip.flow_policy import checked
 from agents.core.mobileip.mobile_node_config import InterfaceState, MobileNodeConfig
-from agents.core.mobileip.mobile_node_probes import note_probe, send_due_probes
+from agents.core.mobileip.mobile_node_probes import judge, note_probe, send_due_probes
 from agents.core.mobileip.mobile_node_situation import link_is_up
 from agents.core.mobileip.mobile_node_state import NEVER, Node, Route
 from agents.core.mobileip.registration_messages import Identifications
@@ -81,7 +81,8 @@ class MobileNode:
         """The answer to a `Probe`, or None: there was none."""
         route = self._node.by_bid(bid)
         if route is not None and note_probe(self._node, route, rtt_ms, now):
-            mobile_node_machine.feed(self._node, route, Event.DEAD, now)
+            for judged, event in judge(self._node, now):
+                mobile_node_machine.feed(self._node, judged, event, now)
         return self._finish(now)
 
     def handle_timer(self, now: Now) -> list[Action]:

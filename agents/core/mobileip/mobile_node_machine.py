@@ -174,6 +174,8 @@ def _drop(node: Node, route: Route, now: Now) -> None:
     route.binding, route.confirmed, route.validated = None, False, False
     route.flows_told, route.flows_heard = (), ()
     route.probe_due_s = route.probe_overdue_s = NEVER
+    if route.avoid_until_s == NEVER:
+        route.avoid_until_s = now.monotonic_s + _wait_s(node, route)
 
 
 def _withdraw(node: Node, route: Route, now: Now) -> None:
@@ -204,11 +206,14 @@ def _depart(node: Node, route: Route, now: Now) -> None:
     node.homes.append(AtHome(route.name, False))
 
 
+def _wait_s(node: Node, route: Route) -> float:
+    if not route.deaths:
+        return node.config.denied_wait_s
+    return min(node.config.denied_wait_s, DEAD_WAIT_S * 2.0 ** min(route.deaths - 1, 16))
+
+
 def _wait(node: Node, route: Route, now: Now) -> None:
-    wait_s = node.config.denied_wait_s
-    if route.deaths:
-        wait_s = min(wait_s, DEAD_WAIT_S * 2.0 ** min(route.deaths - 1, 16))
-    route.exchange, route.wait_until_s = None, now.monotonic_s + wait_s
+    route.exchange, route.wait_until_s = None, now.monotonic_s + _wait_s(node, route)
     route.avoid_until_s = route.wait_until_s
 
 

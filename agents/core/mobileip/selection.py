@@ -181,6 +181,10 @@ class Measurement:
     answered_s: float | None = None
     failures: int = 0
     """Probes without an answer since the last answer."""
+    heard_s: float | None = None
+    """Monotonic time of the last answer."""
+    failing_since_s: float | None = None
+    """When the first of the failures was known."""
     _answers: list[bool] = field(default_factory=list)
 
     @property
@@ -193,9 +197,10 @@ class Measurement:
         answered = rtt_ms is not None and math.isfinite(rtt_ms) and rtt_ms >= 0
         self._answers = [*self._answers, answered][-self.window :]
         if rtt_ms is None or not answered:
+            self.failing_since_s = now_s if not self.failures else self.failing_since_s
             self.failures += 1
             return
-        self.failures = 0
+        self.failures, self.heard_s, self.failing_since_s = 0, now_s, None
         self.answered_s = now_s if self.answered_s is None else self.answered_s
         if self.rtt_ms is None:
             self.rtt_ms, self.jitter_ms = rtt_ms, rtt_ms / 2
