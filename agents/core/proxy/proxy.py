@@ -130,9 +130,13 @@ class Proxy:
             return self._release(connection) if answer is Verdict.RELEASE else answer
         if segment.mptcp or segment.payload_length:  # a stack with MPTCP of its own; TCP Fast Open
             return Verdict.RELEASE
-        if connection is not None and (connection.iss != segment.seq or not connection.half_open):
-            self._forget(connection)
-            connection = None
+        if connection is not None:
+            again = connection.iss == segment.seq
+            if again and not connection.half_open and connection.state is not State.TIME_WAIT:
+                return Verdict.DROP  # it crossed with the SYN/ACK, which this host's TCP has behind it
+            if not (again and connection.half_open):  # the port is used again (RFC 9293 section 3.6.1)
+                self._forget(connection)
+                connection = None
         if connection is None:
             connection = self._open(segment.source, segment.source_port, segment.destination, segment.destination_port,
                                     State.SYN_SENT, now, actions)  # fmt: skip

@@ -66,6 +66,19 @@ def test_the_syn_ack_again() -> None:
     peer.goes_on()
 
 
+def test_a_syn_that_crosses_with_the_syn_ack_changes_nothing() -> None:
+    """On a long path this host's TCP repeats its SYN while the answer to the first one is on its way."""
+    peer = Peer()
+    peer.host_syn()
+    peer.far_syn_ack()
+    assert peer.host_syn().silent
+    peer.near_key = peer.connection.local_key
+    assert capable(peer.host()) == Capable(1, 1, peer.near_key, FAR_KEY)
+    peer.far()
+    peer.goes_on()
+    assert peer.host_syn().silent
+
+
 def test_a_syn_ack_without_the_option_is_plain_tcp() -> None:
     peer = Peer()
     peer.host_syn()
