@@ -33,13 +33,14 @@ from analysis.measures.gap import Floats, Gap, longest_gap
 from analysis.measures.goodput import phase_rates
 from analysis.packets.selection import choose
 from analysis.registered import registration_facts
+from analysis.routes import route_facts
 from analysis.rundir import InputError, Json, Run, load_columns, load_run, load_workload
 from analysis.series import Series, build_series, read_series, write_series
 from analysis.several import flows_of
 from analysis.several import measure as measure_flows
 from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
-METRICS_VERSION = 9
+METRICS_VERSION = 10
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2
@@ -107,6 +108,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
     registered = registration_facts(evidence)
     if registered is not None:
         out["mobileip"] = registered
+    out |= route_facts(evidence, series)
     captures_complete = all(c["complete"] for c in evidence.capture_notes) and bool(evidence.capture_notes)
     out |= {
         "captures_complete": captures_complete,
@@ -436,10 +438,11 @@ def _mix(evidence: Evidence) -> tuple[Json, Series | None]:
 
 _RECORDS = {
     "mix": ("flows.json",),
+    "contest": ("flows.json",),
     "bulk": ("receiver.json", "progress.csv", SENDER_RECORD),
     "iperf3": ("iperf3.json",),
     "voice": ("samples.csv", SENDER_RECORD),
     "rpc": ("receiver.json", "samples.csv", SENDER_RECORD),
 }
 """What the programs of a workload leave behind, all but one of them the receiver's."""
-_WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc, "mix": _mix}
+_WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc, "mix": _mix, "contest": _mix}

@@ -33,6 +33,7 @@ def send_stream(sock: socket.socket, order: dict[str, Any], out: Path) -> None:
     limit_bytes = order.get("bytes", sys.maxsize)
     end_ns = now_ns() + int(order["seconds"] * 1e9) if "seconds" in order else sys.maxsize
     connected_ns = now_ns()
+    ends = names_if_known(sock)
     with until_end_requested():
         try:
             while now_ns() < end_ns and sent < limit_bytes:
@@ -48,7 +49,7 @@ def send_stream(sock: socket.socket, order: dict[str, Any], out: Path) -> None:
         except OSError as problem:
             error = str(problem)
     summary = {"role": "sender", "bytes": sent, "sha256": sha.hexdigest(), "complete": complete, "error": error,
-               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **names_if_known(sock)}  # fmt: skip
+               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **ends}  # fmt: skip
     write_summary(out / "sender.json", summary)
     report("done", role="sender", bytes=sent, error=error)
 

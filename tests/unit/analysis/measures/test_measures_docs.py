@@ -10,6 +10,9 @@ import numpy as np
 
 from analysis.connections import reconstruct
 from analysis.measures import Datagrams, Handover, measure_datagrams, measure_stream
+from analysis.measures.audit import Audit
+from analysis.measures.homeroute import HomeAgentUse
+from analysis.measures.loads import LinkUse, Load, LoadPhase
 from analysis.measures.strays import Switch
 from analysis.references import load_references
 from tests.unit.analysis.connections.connection_scene import Scene
@@ -51,13 +54,26 @@ def test_every_field_of_a_switch_is_documented_and_no_other():
     assert sorted(documented("switches")) == sorted(field.name for field in fields(Switch))
 
 
+def load_phases():
+    whole = {field.name for kind in (LoadPhase, LinkUse) for field in fields(kind)}
+    return whole - {"whole"}
+
+
+def test_every_field_of_a_run_is_documented_and_no_other():
+    assert sorted(documented("home_agent")) == sorted(field.name for field in fields(HomeAgentUse))
+    assert sorted(documented("load")) == sorted(field.name for field in fields(Load))
+    assert sorted(documented("load phases")) == sorted(load_phases())
+    assert sorted(documented("audit")) == sorted(field.name for field in fields(Audit))
+
+
 def test_all_kinds_are_known():
-    known = {"streams", "datagrams", "handovers", "switches"}
+    known = {"streams", "datagrams", "handovers", "switches", "home_agent", "load", "load phases", "audit"}
     assert {kind for _, kinds in NAMES.findall(TEXT) for kind in kinds.split(", ")} == known
 
 
 def test_metrics_in_the_text_exist():
-    known = streams() | datagrams() | {field.name for kind in (Handover, Switch) for field in fields(kind)}
+    kinds = (Handover, Switch, HomeAgentUse, Load, LoadPhase, LinkUse, Audit)
+    known = streams() | datagrams() | {field.name for kind in kinds for field in fields(kind)}
     mentioned = set(re.findall(r"`([a-z]+(?:_[a-z]+)*_(?:ms|s|bytes|packets|ratio|mbit|datagrams))`", TEXT))
     assert mentioned - {"measure_datagrams"} <= known
 
