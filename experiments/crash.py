@@ -14,16 +14,8 @@ from experiments.errors import RoamlabError
 from experiments.testbed import Testbed
 from topologies.waiting import wait_until
 
-_SILENCE = """
-table inet roamlab_crash {
-  chain enter { type filter hook prerouting priority -400; policy drop; }
-  chain leave { type filter hook output priority -400; policy drop; }
-}
-table arp roamlab_crash {
-  chain enter { type filter hook input priority -400; policy drop; }
-  chain leave { type filter hook output priority -400; policy drop; }
-}
-"""
+_CRASH, _SILENT = "roamlab_crash", "roamlab_silent"
+"""Tables of nft: of a node that has crashed, and of one that nobody hears."""
 _END_TIMEOUT_S = 5.0
 _OBSERVERS = ("dumpcap",)
 """Programs that belong to the measurement, not to the node."""
@@ -34,7 +26,7 @@ def crash(bed: Testbed, node_name: str) -> list[str]:
     node = bed.node(node_name)
     if node_name in bed.crashed:
         raise RoamlabError(f"node-crash: {node_name} has crashed already")
-    _nft(bed, node_name, _SILENCE)
+    _silence(bed, node_name, _CRASH)
     # Sockets of killed programs linger in the kernel; a host that has crashed has none.
     bed.sysctl(node, "net.ipv4.tcp_orphan_retries", 1)
     bed.ever_crashed.add(node_name)
@@ -52,7 +44,7 @@ def restart(bed: Testbed, node_name: str) -> list[str]:
     if node_name not in bed.crashed:
         raise RoamlabError(f"node-restart: {node_name} has not crashed")
     node, agents = bed.node(node_name), bed.crashed.pop(node_name)
-    _nft(bed, node_name, "delete table inet roamlab_crash\ndelete table arp roamlab_crash\n")
+    _unsilence(bed, node_name, _CRASH)
     started = []
     for row in getattr(node, "interfaces", []):  # a host that boots asks for its addresses anew
         bed.run(node, ["ip", "address", "flush", "dev", row["name"], "scope", "global"], check=False)
@@ -64,6 +56,30 @@ def restart(bed: Testbed, node_name: str) -> list[str]:
         bed.start_agent(node_name, role, config)
         started.append(role)
     return started
+
+
+def mute(bed: Testbed, node_name: str) -> None:
+    """Nothing enters or leaves the node any more, on any interface; what runs on it goes on. Raises RoamlabError."""
+    _silence(bed, node_name, _SILENT)
+
+
+def unmute(bed: Testbed, node_name: str) -> None:
+    """A mute node is heard again. Raises RoamlabError."""
+    _unsilence(bed, node_name, _SILENT)
+
+
+def _silence(bed: Testbed, node_name: str, table: str) -> None:
+    hooks = {"inet": "prerouting", "arp": "input"}
+    _nft(bed, node_name, "".join(
+        f"table {family} {table} {{\n"
+        f"  chain enter {{ type filter hook {entry} priority -400; policy drop; }}\n"
+        "  chain leave { type filter hook output priority -400; policy drop; }\n}\n"
+        for family, entry in hooks.items()
+    ))  # fmt: skip
+
+
+def _unsilence(bed: Testbed, node_name: str, table: str) -> None:
+    _nft(bed, node_name, f"delete table inet {table}\ndelete table arp {table}\n")
 
 
 def _nft(bed: Testbed, node_name: str, text: str) -> None:

@@ -247,6 +247,34 @@ def _node_restart(context: Context, target: str, parameters: Mapping[str, Any]) 
     return f"started {', '.join(started) or 'nothing'}"
 
 
+@_kind("node-mute", "node")
+def _node_mute(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """Packets to, from and through the node vanish, its interfaces stay up: a router takes its whole network along."""
+    crash.mute(context.bed, target)
+
+
+@_kind("node-unmute", "node")
+def _node_unmute(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """Packets pass the node again."""
+    crash.unmute(context.bed, target)
+
+
+_LOST = ("priority", "10", "blackhole", "to")
+"""Words of the rule that drops what goes to a prefix, before all others."""
+
+
+@_kind("prefix-lost", "node", prefix=REQUIRED)
+def _prefix_lost(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The node silently drops what goes to a prefix: this way fails in one direction, others to the same host do not."""
+    context.bed.run(context.bed.node(target), ["ip", "rule", "add", *_LOST, parameters["prefix"]])
+
+
+@_kind("prefix-back", "node", prefix=REQUIRED)
+def _prefix_back(context: Context, target: str, parameters: Mapping[str, Any]) -> None:
+    """The node has its way to the prefix again."""
+    context.bed.run(context.bed.node(target), ["ip", "rule", "del", *_LOST, parameters["prefix"]])
+
+
 # -- the timeline -----------------------------------------------------------------------------------------------------
 
 

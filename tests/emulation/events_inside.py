@@ -193,6 +193,20 @@ class Checks:
         self.event("node-restart", "mn")
         self.until(lambda: self.has_address("mn-wlan", "10.1.") and self.pings("mn-wlan"), "ping after the MN's restart")
 
+    def mute(self) -> None:
+        ends = ["ping", "-c", "1", "-W", "1", "10.33.0.2"]
+        self.event("node-mute", "hr1")
+        assert "bytes from" not in self.bed.run(self.bed.cn, ends, check=False)
+        self.event("node-unmute", "hr1")
+        assert "bytes from" in self.bed.run(self.bed.cn, ends)
+
+    def prefix(self) -> None:
+        self.event("prefix-lost", "core", prefix="10.1.0.0/24")
+        assert not self.pings("mn-wlan")
+        assert self.pings("mn-lte"), "other prefixes are reached"
+        self.event("prefix-back", "core", prefix="10.1.0.0/24")
+        assert self.pings("mn-wlan")
+
     def prefer(self) -> None:
         self.event("prefer", "mn-lte", over="mn-wlan")  # plain TCP has nothing to tell anybody
 
@@ -233,6 +247,8 @@ CHECKS = {
     "profile": ("profile-change",),
     "signal": ("signal-strength",),
     "crash": ("node-crash", "node-restart"),
+    "mute": ("node-mute", "node-unmute"),
+    "prefix": ("prefix-lost", "prefix-back"),
     "prefer": ("prefer",),
     "break_before_make": ("break-before-make",),
     "planned_handover": ("planned-handover",),
