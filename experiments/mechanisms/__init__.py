@@ -6,10 +6,12 @@ from experiments.mechanisms.mip_mptcp import MIP_MPTCP_MECHANISMS
 from experiments.mechanisms.mobileip import MOBILE_IP_MECHANISMS
 from experiments.mechanisms.mptcp import Mptcp, MptcpBackup
 from experiments.mechanisms.proxy import PROXY_MECHANISMS
+from experiments.mechanisms.several_homes import SEVERAL_HOMES_MECHANISMS
 from experiments.mechanisms.tcp import Tcp
 
 _ALL: tuple[type[Mechanism], ...] = (
     Tcp, Mptcp, MptcpBackup, *PROXY_MECHANISMS, *MOBILE_IP_MECHANISMS, *MIP_MPTCP_MECHANISMS,
+    *SEVERAL_HOMES_MECHANISMS,
 )  # fmt: skip
 REGISTRY: dict[str, type[Mechanism]] = {cls.name: cls for cls in _ALL}
 

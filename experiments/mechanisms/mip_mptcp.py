@@ -41,7 +41,7 @@ class MobileIpMptcp(MobileIp):
         else:
             Mptcp._start_agent(bed, bed.cn.name, {name: ["signal"] for name in bed.cn_announced()})
         paths = [path for path in bed.paths if path.families != "ipv6"]
-        self.start_path_manager(bed, bed.mn, [self.home], paths)
+        self.start_path_manager(bed, bed.mn, [self.home, *self.further_homes], paths)
 
     def start_path_manager(self, bed: Testbed, host: Any, homes: Sequence[Home], paths: Sequence[Path]) -> None:
         """Start the path manager of a mobile host; return when it knows the home addresses and those of the host's networks."""
@@ -87,4 +87,28 @@ class MobileIpMptcpDirectOnly(MobileIpMptcp):
     policy: ClassVar[str] = "coa-only-no-rejoin"
 
 
-MIP_MPTCP_MECHANISMS: tuple[type[MobileIpMptcp], ...] = (MobileIpMptcp, MobileIpMptcpDirect, MobileIpMptcpDirectOnly)
+class MobileIpMptcpBackup(MobileIpMptcp):
+    """The home address' subflow stays, for when every care-of address fails."""
+
+    name: ClassVar[str] = "mip-mptcp-backup"
+    label: ClassVar[str] = "Mobile IP + MPTCP, home backup"
+    summary: ClassVar[str] = "as mip-mptcp, the home address' subflow is a backup of those of the care-of addresses"
+    policy: ClassVar[str] = "hoa-backup"
+
+
+class MobileIpMptcpCheapest(MobileIpMptcp):
+    """Only the cheapest network that works carries data."""
+
+    name: ClassVar[str] = "mip-mptcp-cheapest"
+    label: ClassVar[str] = "Mobile IP + MPTCP, cheapest"
+    summary: ClassVar[str] = "as mip-mptcp, all subflows but that of the preferred network's care-of address are backups"
+    policy: ClassVar[str] = "cheapest"
+
+
+MIP_MPTCP_MECHANISMS: tuple[type[MobileIpMptcp], ...] = (
+    MobileIpMptcp,
+    MobileIpMptcpDirect,
+    MobileIpMptcpDirectOnly,
+    MobileIpMptcpBackup,
+    MobileIpMptcpCheapest,
+)

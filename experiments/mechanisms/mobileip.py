@@ -37,7 +37,9 @@ class MobileIp(Mechanism):
     requires: ClassVar[tuple[str, ...]] = ("nft-flows",)
     homes: ClassVar[int] = 1
     home: ClassVar[Home] = Home()
-    """Of the MN."""
+    """Of the MN: programs use its home address."""
+    further_homes: ClassVar[Sequence[Home]] = ()
+    """Where the MN has home addresses besides."""
     settings: ClassVar[Mapping[str, Any]] = {"multipath": False}
     """Of the mobile node's agent."""
     interface_settings: ClassVar[Mapping[str, Any]] = {"foreign_agent": False}
@@ -53,9 +55,14 @@ class MobileIp(Mechanism):
         for node in (bed.mn, bed.cn):
             bed.sysctl(node, "net.mptcp.enabled", 0, optional=True)
         paths = [path for path in bed.paths if path.families != "ipv6"]
-        self.start_home_agent(bed, [self.home], paths)
-        self.start_mobile_node(bed, bed.mn, self.home, paths)
-        wait_until(lambda: self.ready(bed, bed.mn, self.home, paths), _READY_TIMEOUT_S, "registration of the MN's networks")
+        homes = [self.home, *self.further_homes]
+        for node in dict.fromkeys(home.agent_node for home in homes):
+            self.start_home_agent(bed, [home for home in homes if home.agent_node == node], paths)
+        self.start_mobile_node(bed, bed.mn, self.home, paths, self.further_homes)
+        wait_until(
+            lambda: all(self.ready(bed, bed.mn, home, paths) for home in homes),
+            _READY_TIMEOUT_S, "registration of the MN's networks",
+        )  # fmt: skip
         if bed.cn_paths:
             mobile_peer.register(self, bed)
 
@@ -65,13 +72,19 @@ class MobileIp(Mechanism):
         node = {"multipath": bool(self.settings.get("multipath")), "selection": self.selection, **SECURITY}
         labels = [{"label": number, "cost": number - 1, **_capacity(path)} for number, path in enumerate(paths, 1)]
         bed.start_agent(first.agent_node, HOME_ROLE, {
-            "addresses": [first.agent], "home_prefix": first.network, "home_interface": first.agent_interface,
+            "addresses": list(dict.fromkeys(home.agent for home in homes)),
+            "home_prefix": first.network, "home_interface": first.agent_interface,
             "state": str(bed.node(first.agent_node).state_dir / "bindings.sqlite"),
             "mobile_node": [{"home_address": home.address, **node} for home in homes], "label": labels,
         })  # fmt: skip
 
-    def start_mobile_node(self, bed: Testbed, host: Any, home: Home, paths: Sequence[Path]) -> None:
-        """Start the mobile node's agent on a host (the MN, or a CN that moves) with the networks of `paths`."""
+    def start_mobile_node(
+        self, bed: Testbed, host: Any, home: Home, paths: Sequence[Path], further: Sequence[Home] = ()
+    ) -> None:
+        """Start the mobile node's agent on a host (the MN, or a CN that moves) with the networks of `paths`.
+
+        `further`: home addresses besides that of `home`.
+        """
         interfaces = [
             {"name": path.interface, "bid": number, "label": number, "cost": number - 1, **_capacity(path),
              "technology": _TECHNOLOGIES.get(path.name, "virtual"), **self.interface_settings}
@@ -81,22 +94,23 @@ class MobileIp(Mechanism):
         control = {"congestion_control": state["congestion_control"]} if state["how"] == "route" else {}
         flows = [_flow(flow, paths) for flow in self.flows]
         bed.start_agent(host.name, MOBILE_ROLE, {
-            "home_address": home.address, "home_network": home.network, "home_agent": home.agent, "home_gateway": home.router,
-            **SECURITY, **control, **PROBES, "nat_traversal": True, "selection": self.selection,
-            **self.settings, "interface": interfaces, **({"flow": flows, "exchange_flows": True} if flows else {}),
+            **_place(home), **SECURITY, **control, **PROBES, "nat_traversal": True, "selection": self.selection,
+            **self.settings, "interface": interfaces,
+            **({"home": [_place(item) for item in further]} if further else {}),
+            **({"flow": flows, "exchange_flows": True} if flows else {}),
         })  # fmt: skip
 
     def ready(self, bed: Testbed, host: Any, home: Home, paths: Sequence[Path]) -> bool:
         """Are the host's tunnels in use, or is it at home?"""
         status = bed.agent_command(host.name, MOBILE_ROLE, {"cmd": "status"})
-        if status["at_home"]:
-            return not bed.agent_command(home.agent_node, HOME_ROLE, {"cmd": "bindings"})["bindings"]
+        if next(row["at_home"] for row in status["homes"] if row["home_address"] == home.address):
+            return not _bindings(bed, home.agent_node, HOME_ROLE, home)
         present = sum(path.interface in bed.addresses(host) for path in paths)
         wanted = present if self.settings.get("multipath") else min(present, 1)
-        bindings = bed.agent_command(host.name, MOBILE_ROLE, {"cmd": "bindings"})["bindings"]
-        if sum(bool(row["validated"]) for row in bindings) != wanted:
+        if sum(bool(row["validated"]) for row in _bindings(bed, host.name, MOBILE_ROLE, home)) != wanted:
             return False
-        if any(row["state"] in _UNDER_WAY for row in status["core"]["interfaces"]):
+        core = next(row for row in (status["core"], *status["core"].get("further", ())) if row["home_address"] == home.address)
+        if any(row["state"] in _UNDER_WAY for row in core["interfaces"]):
             return False  # a refresh carries flow bindings that name the networks registered last
         peer = bed.agent_command(home.agent_node, HOME_ROLE, {"cmd": "status"})
         return all(self._forwards(end["forwarding"], home) for end in (status, peer))
@@ -210,6 +224,17 @@ MOBILE_IP_MECHANISMS: tuple[type[Mechanism], ...] = (
     MobileIpPerPacket,
     MobileIpFlows,
 )
+
+
+def _bindings(bed: Testbed, node: str, role: str, home: Home) -> list[dict[str, Any]]:
+    """The bindings of one home address that an agent knows."""
+    rows = bed.agent_command(node, role, {"cmd": "bindings"})["bindings"]
+    return [row for row in rows if row["home_address"] == home.address]
+
+
+def _place(home: Home) -> dict[str, str]:
+    """Fields of a mobile node's configuration."""
+    return {"home_address": home.address, "home_network": home.network, "home_agent": home.agent, "home_gateway": home.router}
 
 
 def _capacity(path: Path) -> dict[str, float]:

@@ -13,10 +13,12 @@ from experiments.capsule import ROOT
 from experiments.errors import Unsupported
 from experiments.mechanisms.home import Home
 from experiments.mechanisms.mobileip import MOBILE_IP_MECHANISMS, MobileIp
+from experiments.mechanisms.several_homes import SEVERAL_HOMES_MECHANISMS
 from topologies import registry
 from topologies.mobile_host import to_toml
 
 NAMES = [cls.name for cls in MOBILE_IP_MECHANISMS]
+TWO_HOMES = [cls.name for cls in SEVERAL_HOMES_MECHANISMS if cls.transport == "tcp"]
 EXPERIMENTS = ["mip4-outage", "mip4-handover", "ha-restart", "flow-binding", "aggregation", "nat", "roaming", "balancing"]
 THREE = {"access": ["wlan", "lte", {"name": "cdma", "profile": "lte"}], "homes": 1}
 READERS = {"home-agent": home_agent.read_config, "mobile-node": mobile_node.read_config,
@@ -55,16 +57,19 @@ class Bed:
 
     def agent_command(self, node: str, role: str, request: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((node, role, request))
+        cls = mechanisms.REGISTRY[self.mechanism]
+        homes = [home.address for home in (cls.home, *cls.further_homes)]  # type: ignore[attr-defined]
         rows = [
             {"name": path.interface, "bid": number, "validated": True, "state": "registered"}
             for number, path in enumerate(self.paths, 1)
         ]
-        wanted = rows if mechanisms.REGISTRY[self.mechanism].settings["multipath"] else rows[:1]  # type: ignore[attr-defined]
+        registered = rows if cls.settings["multipath"] else rows[:1]  # type: ignore[attr-defined]
+        cores: list[dict[str, Any]] = [{"home_address": home, "interfaces": rows} for home in homes]
         status = {
-            "at_home": "",
-            "forwarding": [{"home_address": "10.33.0.10", "shares": {"mn-wlan": 1}, "rules": ["r"] * 3}],
-            "core": {"interfaces": rows},
-        }
+            "forwarding": [{"home_address": home, "shares": {"mn-wlan": 1}, "rules": ["r"] * 3} for home in homes],
+            "core": {**cores[0], "further": cores[1:]}, "homes": [{"home_address": home, "at_home": ""} for home in homes],
+        }  # fmt: skip
+        wanted = [{"home_address": home, **row} for home in homes for row in registered]
         replies: dict[str, dict[str, Any]] = {"status": status, "bindings": {"bindings": wanted}}
         return replies.get(request["cmd"], {})
 
@@ -176,3 +181,19 @@ def test_homes_are_places_that_the_topology_has() -> None:
         assert home.address not in str(given)
     assert len({home.address for home in homes}) == len(homes)
     assert Home(2, 11).address == "10.34.0.11"
+
+
+@pytest.mark.parametrize("name", TWO_HOMES)
+def test_a_second_home_address_is_known_to_its_home_agent(tmp_path: Path, name: str) -> None:
+    cls = mechanisms.REGISTRY[name]
+    parameters = {**THREE, "homes": cls.homes, "home_prefixes": 3 - cls.homes}
+    mechanism, bed = prepared(tmp_path, name, parameters)
+    served = {node: file.core for node, role, file in bed.started if role == "home-agent"}
+    assert list(served) == ["ha1", "ha2"][: cls.homes]
+    (mobile,) = (file for _, role, file in bed.started if role == "mobile-node")
+    for home in mobile.homes:
+        (agent,) = (core for core in served.values() if home.core.home_agent in core.addresses)
+        assert home.core.home_address in [node.home_address for node in agent.mobile_nodes]
+        assert any(home.core.home_agent in str(addresses) for addresses in bed.topo.plan.addresses.values())
+    assert [home.core.home_address for home in mobile.homes] == [
+        mechanism.client_address(bed), mechanism.other_client_address(bed)]  # fmt: skip
