@@ -97,12 +97,12 @@ class Managed:
             wanted = wanted % ID_MAX + 1
         return wanted
 
-    def targets(self, every: bool) -> list[tuple[str, int]]:
-        """Remote addresses and ports to join, the first one first."""
+    def targets(self, every: bool, alone: bool) -> list[tuple[str, int]]:
+        """Remote addresses and ports to join, the first one first. `alone`: nothing works that could be joined otherwise."""
         first = (self.connection.remote, self.connection.remote_port)
         others = [end for number, end in sorted(self.remotes.items()) if end[0] != first[0]] if every else []
-        # Without any other, and without a subflow, the first address is the only hope even if it was taken back.
-        if 0 in self.withdrawn and others and self.subflows:
+        # The first address is the last hope even if it was taken back: a peer that has moved is found at its home address.
+        if 0 in self.withdrawn and others and not alone:
             return others
         return [first, *others]
 
@@ -154,7 +154,8 @@ class Planner:
         ]
 
     def _targets(self, managed: Managed) -> list[tuple[str, int]]:
-        return managed.targets(self._config.remote_addresses == "all")
+        alone = not managed.subflows or (self.policy.rejoin_home and not any(map(self.works, managed.subflows)))
+        return managed.targets(self._config.remote_addresses == "all", alone)
 
     def dead_addresses(self, managed: Managed) -> set[str]:
         """Addresses from which no remote address can be reached."""

@@ -113,6 +113,24 @@ def test_withdrawn_address_is_not_joined() -> None:
     assert OTHER not in {remote for _local, remote in joined(later)}
 
 
+def elsewhere(policy: str) -> set[tuple[str, str]]:
+    """What is joined when this host has moved, and the peer had taken back its first address and was used at another one."""
+    core = manager([HOME, WLAN], policy=policy)
+    core.sockets_read([connection()], [row(HOME.address)], 1.0)
+    core.handle_event(Announced(7, 3, OTHER), 1.1)
+    core.handle_event(Withdrawn(7, 0), 1.2)
+    direct = Subflow(7, WLAN.address, 40_001, OTHER, 443, 2)
+    assert not joined(core.sockets_read([connection()], [direct], 2.0)) & {(name, CN) for name in NAMES}
+    moved = joined(core.addresses_changed([HOME, LTE], [HOME.address, LTE.address], 3.0))
+    return moved | joined(core.sockets_read([connection()], [direct], 30.0))
+
+
+def test_when_nothing_works_the_peer_is_looked_for_at_its_first_address() -> None:
+    """Both hosts have moved at once: of the peer only the home address is valid."""
+    assert {(LTE.address, CN), (HOME.address, CN)} <= elsewhere("coa-only")
+    assert CN not in {remote for _local, remote in elsewhere("coa-only-no-rejoin")}
+
+
 def test_number_of_subflows_is_bounded() -> None:
     core = manager(subflows_max=2)
     assert len(of(core.sockets_read([connection()], [row(HOME.address)], 1.0), CreateSubflow)) == 1
