@@ -147,7 +147,7 @@ class Testbed:
         """
         port = self._ports[interface, point]
         self.link_of(interface).attach(port)
-        self.run(port.node, ["bridge", "fdb", "replace", self.topo.mac(interface), "dev", port.name, "master", "dynamic"])
+        port.learn_station(self.topo.mac(interface))
 
     def path_of(self, interface: str) -> AccessPath:
         """The path that starts with an interface of the MN, or of a mobile CN."""

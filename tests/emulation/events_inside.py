@@ -120,6 +120,10 @@ class Checks:
     def reattach(self) -> None:
         for point, prefix in (("ar2/ap2", "10.2.0."), ("hr1/ap1", "10.33.0."), ("ar1/ap1", "10.1.0.")):
             self.event("reattach", "mn-wlan", to=point)
+            router = self.bed.node(point.split("/")[0])
+            station = [self.bed.topo.mac("mn-wlan"), "dev", self.bed.topo.attachment_points[point].port]
+            known = [line.split() for line in self.bed.run(router, ["bridge", "fdb", "show"]).splitlines()]
+            assert [row for row in known if row[:3] == station and not {"permanent", "static"} & set(row)], known
             self.until(lambda prefix=prefix: self.has_address("mn-wlan", prefix), f"address at {point}")
             self.until(lambda: self.pings("mn-wlan"), f"ping at {point}")
             assert len([a for a in self.bed.addresses(self.bed.mn)["mn-wlan"] if "." in a]) == 1, "the old address is gone"

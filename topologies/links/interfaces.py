@@ -21,6 +21,7 @@ SIOCETHTOOL = 0x8946
 IFF_UP = 0x1
 IFF_RUNNING = 0x40
 IFF_NOARP = 0x80
+NTF_MASTER, NUD_REACHABLE = 0x04, 0x02  # linux/neighbour.h
 
 # linux/ethtool.h: the commands that switch one offload each; veth knows them all.
 _ETHTOOL_SET = {"tx": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
@@ -77,6 +78,20 @@ def delete_interface(namespace: int, name: str) -> None:
         except NetlinkError as error:
             if error.code != errno.ENODEV:
                 raise LinkError(f"cannot delete interface {name}: {os.strerror(error.code)}") from error
+
+
+def learn_station(namespace: int, port: str, mac: str) -> None:
+    """The bridge of `port` knows at once that a station is there, as an access point announces one that has roamed to it.
+
+    Without a helper program: two hosts may move at the same moment. Raises LinkError.
+    """
+    with inside(namespace), IPRoute() as netlink:
+        try:
+            netlink.fdb(
+                "replace", ifindex=socket.if_nametoindex(port), lladdr=mac, state=NUD_REACHABLE, flags=NTF_MASTER
+            )  # fmt: skip
+        except (OSError, NetlinkError) as error:
+            raise LinkError(f"bridge of {port}: cannot learn {mac}: {error}") from error
 
 
 def _request(name: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from topologies.links import netem
 from topologies.links.backend import Backend
-from topologies.links.interfaces import add_pair, delete_interface, mac_of, set_up, wait_carrier
+from topologies.links.interfaces import add_pair, delete_interface, learn_station, mac_of, set_up, wait_carrier
 from topologies.links.netem import NetemBackend
 from topologies.links.netns import LinkError, inside, namespace_of, new_namespace
 from topologies.links.userspace import UserspaceBackend
@@ -86,6 +86,14 @@ class Port:
         node = namespace_of(self.node.pid)
         try:
             wait_carrier(node, self.name, up)
+        finally:
+            os.close(node)
+
+    def learn_station(self, mac: str) -> None:
+        """Where the interface is a port of a bridge: tell the bridge that a station with this MAC address is there now."""
+        node = namespace_of(self.node.pid)
+        try:
+            learn_station(node, self.name, mac)
         finally:
             os.close(node)
 
