@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from analysis.contest import CONTEST, contest_facts
 from analysis.evidence import MOBILE, Evidence
 from analysis.measures.paths import path_of
 from analysis.measures.ways import phases_of
 from analysis.packets import schema
-from analysis.rundir import Json, Run, field, read_json
+from analysis.rundir import InputError, Json, Run, field, read_json
 from analysis.series import Series
 
 Measure = Callable[[Evidence], tuple[Json, Series | None]]
@@ -34,23 +35,32 @@ def flows_of(run: Run) -> dict[str, Run]:
             manifest={**run.manifest, "workload": {**run.manifest["workload"], "kind": kind, "parameters": parameters}},
             workload_kind=kind,
             workload_transport=transport,
+            transport=_wire(row, place) or run.transport,
             folder=f"{run.folder}/{name}",
             port=field(row, "port", int, place),
         )
     return found
 
 
+def _wire(row: Json, place: str) -> str | None:
+    """What a TCP flow is on the wire where it is not the mechanism's; older files do not say it. Raises InputError."""
+    wire = row.get("wire")
+    if wire not in (None, "tcp", "mptcp"):
+        raise InputError(f"{place}: wire is {wire!r}: it must be tcp or mptcp")
+    return wire
+
+
 def measure(evidence: Evidence, by_kind: Mapping[str, Measure]) -> tuple[Json, Series | None]:
     """Metrics of all flows (`flows`, by name), and of them together: all survived, the longest gap, rates and bytes added."""
     results: dict[str, Json] = {}
-    drawn: list[Series] = []
+    drawn: dict[str, Series] = {}
     for name, run in flows_of(evidence.run).items():
         own = replace(evidence, run=run, problems=[], notes=[])
         measured, series = by_kind[run.workload_kind](own)
         evidence.problems += [f"{name}: {problem}" for problem in own.problems]
         evidence.notes += [f"{name}: {note}" for note in own.notes]
         results[name] = {"kind": run.workload_kind, **measured, "phases": _phases(own)}
-        drawn += [series] if series is not None else []
+        drawn |= {name: series} if series is not None else {}
     worst = max(results.values(), key=_gap_key)
     per_path: dict[str, int] = {}
     for row in results.values():
@@ -73,7 +83,8 @@ def measure(evidence: Evidence, by_kind: Mapping[str, Measure]) -> tuple[Json, S
             "flows": agreements,
         },
         "error": next((row["error"] for row in results.values() if row.get("error")), None),
-    }, _together(drawn)
+        **(contest_facts(drawn) if evidence.run.workload_kind == CONTEST else {}),
+    }, _together(list(drawn.values()))
 
 
 def _gap_key(row: Json) -> float:

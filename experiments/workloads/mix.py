@@ -25,6 +25,17 @@ _KINDS: dict[str, tuple[type[Workload], str]] = {
 }
 
 
+def ports_of(kind: str) -> range:
+    """The ports of the flows of a kind."""
+    first, last = map(int, _KINDS[kind][1].split("-"))
+    return range(first, last + 1)
+
+
+def first_port(kind: str) -> int:
+    """The port of the first flow of a kind."""
+    return ports_of(kind)[0]
+
+
 class RunningMix(RunningWorkload):
     """All flows under way; it has ended when the last one has."""
 
@@ -65,37 +76,41 @@ class Mix(Workload):
 
     def _flows(self) -> Iterator[tuple[str, Workload]]:
         chosen = any(value is not None for value in self.spec.parameters.values())
-        for kind, (cls, ports) in _KINDS.items():
-            first, last = map(int, ports.split("-"))
+        for kind, (cls, _) in _KINDS.items():
+            ports = ports_of(kind)
             count = (self.values[kind] or 0) if chosen else 1
-            if count != int(count) or count > last - first + 1:
-                raise RoamlabError(
-                    f"workload {self.kind}: {kind} = {count!r} must be a whole number, at most {last - first + 1}"
-                )
+            if count != int(count) or count > len(ports):
+                raise RoamlabError(f"workload {self.kind}: {kind} = {count!r} must be a whole number, at most {len(ports)}")
             for number in range(int(count)):
                 flow = cls(WorkloadSpec(kind=kind, direction=self.spec.direction))
-                flow.port = first + number
+                flow.port = ports[number]
                 yield f"{kind}-{number + 1}", flow
 
     def transports(self) -> set[str]:
         """Of all flows."""
         return {flow.transport for _, flow in self.flows}
 
+    def mechanism_of(self, name: str, mechanism: Mechanism) -> Mechanism:
+        """The mechanism under which a flow's programs run."""
+        return mechanism
+
     def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningMix:
         """Start all; time 0 is when the last one is connected. workload/flows.json says which they are."""
         folder = bed.directory / "workload"
+        under = {name: self.mechanism_of(name, mechanism) for name, _ in self.flows}
         rows = [
-            {"name": name, "kind": flow.kind, "transport": flow.transport, "port": flow.port, "parameters": flow.values}
+            {"name": name, "kind": flow.kind, "transport": flow.transport, "port": flow.port, "parameters": flow.values,
+             "wire": under[name].transport}
             for name, flow in self.flows
-        ]
+        ]  # fmt: skip
         write_json(folder / "flows.json", {"flows": rows})
         for name, _ in self.flows:
             (folder / name).mkdir()
-        servers = [flow.serve(folder / name, bed, mechanism, scenario, f"-{name}") for name, flow in self.flows]
+        servers = [flow.serve(folder / name, bed, under[name], scenario, f"-{name}") for name, flow in self.flows]
         for server in servers:
             server.expect("ready", START_TIMEOUT_S)
         clients = [
-            flow.connect(folder / name, bed, mechanism, scenario, seed + number, f"-{name}")
+            flow.connect(folder / name, bed, under[name], scenario, seed + number, f"-{name}")
             for number, (name, flow) in enumerate(self.flows)
         ]
         return RunningMix([self.running(bed, *both) for both in zip(servers, clients, strict=True)])
