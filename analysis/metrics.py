@@ -31,6 +31,7 @@ from analysis.measures import measure_stream, observe
 from analysis.measures.datagrams import jitter_ms
 from analysis.measures.gap import Floats, Gap, longest_gap
 from analysis.measures.goodput import phase_rates
+from analysis.movement import movement_facts
 from analysis.packets.selection import choose
 from analysis.registered import registration_facts
 from analysis.routes import route_facts
@@ -40,7 +41,7 @@ from analysis.several import flows_of
 from analysis.several import measure as measure_flows
 from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
-METRICS_VERSION = 10
+METRICS_VERSION = 11
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2
@@ -109,6 +110,7 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
     if registered is not None:
         out["mobileip"] = registered
     out |= route_facts(evidence, series)
+    out["movement"] = movement_facts(evidence, series)
     captures_complete = all(c["complete"] for c in evidence.capture_notes) and bool(evidence.capture_notes)
     out |= {
         "captures_complete": captures_complete,

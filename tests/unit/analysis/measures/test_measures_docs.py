@@ -13,6 +13,7 @@ from analysis.measures import Datagrams, Handover, measure_datagrams, measure_st
 from analysis.measures.audit import Audit
 from analysis.measures.homeroute import HomeAgentUse
 from analysis.measures.loads import LinkUse, Load, LoadPhase
+from analysis.measures.movement import Movement
 from analysis.measures.strays import Switch
 from analysis.references import load_references
 from tests.unit.analysis.connections.connection_scene import Scene
@@ -64,15 +65,16 @@ def test_every_field_of_a_run_is_documented_and_no_other():
     assert sorted(documented("load")) == sorted(field.name for field in fields(Load))
     assert sorted(documented("load phases")) == sorted(load_phases())
     assert sorted(documented("audit")) == sorted(field.name for field in fields(Audit))
+    assert sorted(documented("movement")) == sorted(field.name for field in fields(Movement))
 
 
 def test_all_kinds_are_known():
-    known = {"streams", "datagrams", "handovers", "switches", "home_agent", "load", "load phases", "audit"}
+    known = {"streams", "datagrams", "handovers", "switches", "home_agent", "load", "load phases", "audit", "movement"}
     assert {kind for _, kinds in NAMES.findall(TEXT) for kind in kinds.split(", ")} == known
 
 
 def test_metrics_in_the_text_exist():
-    kinds = (Handover, Switch, HomeAgentUse, Load, LoadPhase, LinkUse, Audit)
+    kinds = (Handover, Switch, HomeAgentUse, Load, LoadPhase, LinkUse, Audit, Movement)
     known = streams() | datagrams() | {field.name for kind in kinds for field in fields(kind)}
     mentioned = set(re.findall(r"`([a-z]+(?:_[a-z]+)*_(?:ms|s|bytes|packets|ratio|mbit|datagrams))`", TEXT))
     assert mentioned - {"measure_datagrams"} <= known
