@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
 from agents.core.mobileip import home_agent_replies, home_agent_stored
@@ -107,19 +108,19 @@ class HomeAgent:
             "bindings": len(table),
             "homes": table.homes,
             "tunnels": len(self._state.tunnels),
-            "drained": len(self._state.draining),
             "expired": self._expired,
+            "drained": len(self._state.draining),
             "replies": dict(self._replies),
             "discards": dict(self._discards),
         }
 
-    def bindings(self) -> list[dict[str, Any]]:
-        """Every binding, with the flow bindings that its requests carried."""
+    def bindings(self, first: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
+        """The bindings from number `first`, at most `limit` (None: all), with the flow bindings that their requests carried."""
         return [
             _binding_fields(binding)
             | {"expires_s": None if binding.expires_s == math.inf else binding.expires_s}
             | {"flows": [_flow_fields(flow) for flow in self._state.flows(binding.home_address).get(binding.bid, ())]}
-            for binding in self._state.table
+            for binding in islice(self._state.table, first, None if limit is None else first + limit)
         ]
 
     def deregister(self, home_address: str, bid: int | None, now: Now) -> list[Action]:

@@ -1,7 +1,7 @@
 """The loop of the three roles: inputs go to the core, its actions are carried out in their order.
 
 A failure of one action is logged and the others go on; a defect of the core is logged and the agent goes on. What must be
-durable is on the disk before anything else of the same batch is done.
+durable is on the disk before anything else of the same batch is done; further datagrams are taken meanwhile.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from agents.kernel.mobileip.configuration import AgentConfig
 from agents.kernel.mobileip.forwarding import Forwarder
 from agents.kernel.mobileip.netlink import MobileNetlink
 from agents.kernel.mobileip.nftables import Side
+from agents.kernel.mobileip.pages import FIRST_PAGE, Page, page_of
 from agents.kernel.mobileip.parameters import Parameters
 from agents.kernel.mobileip.sockets import RegistrationSocket
-from agents.kernel.mobileip.store import StateFile
+from agents.kernel.mobileip.store import Batch, Commits
 from agents.kernel.mobileip.tunnels.manager import Tunnels
 from agents.kernel.proxy.agent import Problems
 
@@ -33,6 +34,10 @@ TIMER_LEAST_S: Final = 0.001
 """Between two looks at the core's deadlines: datagrams wait as well."""
 REFRESH_S: Final = 30.0
 """How often old path MTUs are looked for."""
+UNCOMMITTED_MAX: Final = 16
+"""Batches that may wait for the disk; then datagrams wait in the socket's buffer."""
+COMMIT_TIMEOUT_S: Final = 10.0
+"""How long commands and the end of the agent wait for the disk."""
 FORWARDED_AT_ONCE: Final = 256
 """Home addresses in one transaction of nft."""
 _AFTER_FORWARDING: Final = (act.SendMessage, act.Log, act.DefendAddress, act.ReleaseAddress)
@@ -80,7 +85,12 @@ class Driver:
         self.forwarder = Forwarder(self.side, self.netlink, self.tunnels, self.parameters)
         self.registration = RegistrationSocket(configuration.port)
         self.listener = links.LinkListener(interfaces) if interfaces else None
-        self.store: StateFile | None = None
+        self.commits: Commits | None = None
+        self._uncommitted = 0
+        """Batches on their way to the disk: what comes later must not be done before them."""
+        self._committed_all = asyncio.Event()
+        self._committed_all.set()
+        self._reading = True
         self.proxy_arp: ProxyArp | None = None
         self._control = ControlServer(configuration.control, self.commands())
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +100,10 @@ class Driver:
     # -- for roles ----------------------------------------------------------------------------------------------------
     def commands(self) -> Mapping[str, Handler]:
         """Control commands by name."""
-        return {"status": lambda _request: self.status(), "bindings": lambda _request: {"bindings": self.bindings()}}
+        return {
+            "status": lambda request: self.status(page_of(request)),
+            "bindings": lambda request: self.bindings_said(page_of(request)),
+        }
 
     def performers(self) -> dict[type, Callable[[Any], None]]:
         """What carries out an action, by its type."""
@@ -136,11 +149,15 @@ class Driver:
             self.log.write("agent-started", pid=os.getpid())
             self.feed(self.core.start)
             self.network_changed()
+            with contextlib.suppress(TimeoutError):
+                await self.carried_out()
             self._refresh()
             await self._control.start()
             await stop.wait()
         finally:
             await self._control.close()
+            with contextlib.suppress(TimeoutError):
+                await self.carried_out()
             self._end()
 
     def _end(self) -> None:
@@ -154,7 +171,7 @@ class Driver:
             self.tunnels.shut_down,
             self.parameters.restore,
         ]
-        steps += [source.close for source in (self.listener, self.store) if source is not None]
+        steps += [source.close for source in (self.listener, self.commits) if source is not None]
         for step in [*steps, self.registration.close, self.netlink.close]:
             try:
                 step()
@@ -259,16 +276,52 @@ class Driver:
 
     # -- actions ------------------------------------------------------------------------------------------------------
     def perform(self, wanted: list[Action]) -> None:
-        """Carry out actions: what is to be stored first, the rest in its order."""
-        rows = [action for action in wanted if isinstance(action, act.Store)]
-        if rows and self.store is not None:
-            try:
-                self.store.save(rows)
-            except OSError as error:
-                # Without durable state no reply may leave: the mobile nodes ask again.
-                self._problem("failed", what=str(error))
-                wanted = [action for action in wanted if not isinstance(action, act.SendMessage)]
-        rest = [action for action in wanted if not isinstance(action, act.Store)]
+        """Carry out actions, in their order: at once, or when all that is to be stored is on the disk."""
+        rest: list[Action] = [action for action in wanted if not isinstance(action, act.Store)]
+        rows = [action for action in wanted if isinstance(action, act.Store)] if self.commits is not None else []
+        if self.commits is None or not (rows or (rest and self._uncommitted)):
+            self._carry_out(rest)
+            return
+        self._uncommitted += 1
+        self._committed_all.clear()
+        self._read_on()
+        self.commits.put(Batch(rows, rest))
+
+    def _from_commits(self, batches: list[Batch], error: Exception | None) -> None:
+        """In the thread of the disk."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self.committed, batches, error)
+
+    def committed(self, batches: list[Batch], error: Exception | None) -> None:
+        """The rows of these batches are on the disk, or the disk has refused them all."""
+        rest = [action for batch in batches for action in batch.then]
+        if error is not None:
+            # Without durable state no reply may leave: the mobile nodes ask again.
+            self._problem("failed", what=str(error) or repr(error))
+            rest = [action for action in rest if not isinstance(action, act.SendMessage)]
+        self._carry_out(rest)
+        self._uncommitted -= len(batches)
+        if not self._uncommitted:
+            self._committed_all.set()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Take datagrams while not too much waits for the disk."""
+        wanted = self._uncommitted < UNCOMMITTED_MAX
+        if wanted == self._reading or self._loop is None:
+            return
+        self._reading = wanted
+        if wanted:
+            self._loop.add_reader(self.registration.fileno(), self._on_datagrams)
+        else:
+            self._loop.remove_reader(self.registration.fileno())
+
+    async def carried_out(self) -> None:
+        """All that has been decided so far is done. Raises TimeoutError when the disk does not answer."""
+        await asyncio.wait_for(self._committed_all.wait(), COMMIT_TIMEOUT_S)
+
+    def _carry_out(self, rest: list[Action]) -> None:
         if self.side is not Side.HOME_AGENT:
             for action in rest:
                 self._attempt(action)
@@ -363,12 +416,17 @@ class Driver:
             raise CommandError(str(error)) from None
         self.perform(wanted)
         self.plan()
-        return {"bindings": self.bindings()}
+        return self.bindings_said()
 
-    def bindings(self) -> list[dict[str, Any]]:
-        """The core's, with the time that is left instead of a deadline."""
+    def bindings_said(self, page: Page = FIRST_PAGE) -> dict[str, Any]:
+        """A page of the core's bindings, with the time that is left instead of a deadline, and how many there are."""
+        rows, count = self.core_bindings(page)
+        return {"bindings": self.with_time_left(rows), "count": count}
+
+    def core_bindings(self, page: Page) -> tuple[list[dict[str, Any]], int]:
+        """A page of bindings as the core says them, and how many it has."""
         rows: list[dict[str, Any]] = getattr(self.core, "bindings", list)()
-        return self.with_time_left(rows)
+        return page.of(rows), len(rows)
 
     @staticmethod
     def with_time_left(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -380,12 +438,15 @@ class Driver:
             result.append({**{name: value for name, value in row.items() if name != "expires_s"}, "remaining_s": left_s})
         return result
 
-    def status(self) -> dict[str, Any]:
-        """Everything, for people."""
+    def status(self, page: Page = FIRST_PAGE) -> dict[str, Any]:
+        """For people: a page of each list, and in `counts` how long the lists are."""
+        said = self.bindings_said(page)
+        counts = {"bindings": said["count"], "tunnels": len(self.tunnels.ports), "forwarding": len(self.forwarder.active)}
         return {
             "agent": self.config.agent, "pid": os.getpid(), "problems": dict(self.problems.counts), "core": self.core.status(),
-            "bindings": self.bindings(), "tunnels": self.tunnels.status(), "forwarding": self.forwarder.rows(),
-            "packets": self.forwarder.counters(), "strangers": dict(self.tunnels.strangers),
+            "bindings": said["bindings"], "tunnels": self.tunnels.status(page.limit),
+            "forwarding": self.forwarder.rows(page.limit), "packets": self.forwarder.counters(),
+            "strangers": dict(self.tunnels.strangers), "counts": counts,
         }  # fmt: skip
 
 

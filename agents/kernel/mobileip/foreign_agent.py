@@ -17,6 +17,7 @@ from agents.kernel.mobileip import links
 from agents.kernel.mobileip.configuration import AgentConfig
 from agents.kernel.mobileip.driver import Driver, serve
 from agents.kernel.mobileip.nftables import Side
+from agents.kernel.mobileip.pages import Page
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,10 @@ class ForeignAgentDriver(Driver):
     def _reverse(self, action: ReverseTunnel) -> None:
         self.forwarder.reverse(action.home_address, action.tunnel)
 
-    def bindings(self) -> list[dict[str, Any]]:
+    def core_bindings(self, page: Page) -> tuple[list[dict[str, Any]], int]:
         """The visitors."""
         visitors: list[dict[str, Any]] = self.core.status().get("visitors", [])
-        return self.with_time_left(visitors)
+        return page.of(visitors), len(visitors)
 
 
 def run(path: str) -> None:

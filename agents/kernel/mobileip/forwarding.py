@@ -14,6 +14,7 @@ from agents.kernel.mobileip import nftables
 from agents.kernel.mobileip.netlink import THROW, UNREACHABLE, MobileNetlink
 from agents.kernel.mobileip.nft import NftError, nft
 from agents.kernel.mobileip.nftables import MARK_MASK, Side, mark_of
+from agents.kernel.mobileip.pages import preferring
 from agents.kernel.mobileip.parameters import Parameters
 from agents.kernel.mobileip.tunnels.manager import Port, Tunnels
 
@@ -25,6 +26,7 @@ HOME_TABLE, DELIVER_TABLE = 29_999, 29_998
 HOME_TABLES: Final = (HOME_TABLE, *range(29_990, DELIVER_TABLE))
 """Of the first home address of a mobile host, and of further ones."""
 UNREACHABLE_METRIC: Final = 0xFFFF_0000
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def unsupported_reason() -> str:
@@ -51,8 +53,16 @@ class Forwarder:
         """By home address, as last asked for."""
         self._in_nft: set[str] = set()
         self._delivered: dict[str, tuple[str, str]] = {}
-        self._accepted: set[str] = set()
-        self._arrived: set[str] = set()
+        self._accepted: dict[str, frozenset[str]] = {}
+        """Elements of the set `accepted`, by home address."""
+        self._arrived: dict[tuple[str, str, int], str] = {}
+        """Elements of the map `arrived`, by tunnel."""
+        self._unmarked: list[Port] = []
+        """Open tunnels that are to be in it."""
+        self._users: dict[tuple[str, str, int], set[str]] = {}
+        """Home addresses whose forwarding names a tunnel."""
+        self._round_robin: set[str] = set()
+        """Home addresses whose flows must be learned."""
         self._learning = False
         self.homes: set[str] = set()
         """Mobile node: home addresses that packets out of tunnels may be for, besides those that are forwarded."""
@@ -98,6 +108,8 @@ class Forwarder:
             self._netlink.set_route(table, "0.0.0.0", 0, kind=UNREACHABLE, metric=UNREACHABLE_METRIC)
             self._netlink.set_route(table, "0.0.0.0", 0, interface=port.device, gateway=port.gateway)
             self._netlink.change_rule(MARK_PRIORITY, table, add=True, mark=mark_of(port.number), mask=MARK_MASK)
+            if _wraps(port):
+                self._unmarked.append(port)
             self._update([nftables.tunnel_chain(port.number)], self._waiting_for(tunnel))
         return port
 
@@ -107,6 +119,7 @@ class Forwarder:
         if port is None:
             return
         users = self._waiting_for(tunnel)
+        self._unmarked = [other for other in self._unmarked if other is not port]
         self._update([], users, without=tunnel)
         self._nft(nftables.tunnel_removal(port.number))
         table = TABLES[port.number]
@@ -119,16 +132,30 @@ class Forwarder:
                 self._point(home)
 
     def _waiting_for(self, tunnel: Tunnel) -> list[str]:
-        return [home for home, item in self.active.items() if tunnel.key in {other.key for other in _tunnels_of(item)}]
+        return list(self._users.get(tunnel.key, ()))
+
+    def _remember(self, forwarding: Forwarding) -> None:
+        """What is asked for from now on, and which tunnels it names."""
+        home, before = forwarding.home_address, self.active.pop(forwarding.home_address, None)
+        for tunnel in _tunnels_of(before) if before else ():
+            users = self._users.get(tunnel.key, set())
+            users.discard(home)
+            if not users:
+                self._users.pop(tunnel.key, None)
+        self._round_robin.discard(home)
+        if not (forwarding.rules or forwarding.shares or forwarding.accept):
+            return
+        self.active[home] = forwarding
+        for tunnel in _tunnels_of(forwarding):
+            self._users.setdefault(tunnel.key, set()).add(home)
+        if forwarding.balancing is Balancing.ROUND_ROBIN:
+            self._round_robin.add(home)
 
     # -- home addresses -----------------------------------------------------------------------------------------------
     def forward(self, *forwardings: Forwarding) -> None:
         """Replace the forwarding of home addresses, in one transaction. Tunnels that are not open are left out as yet."""
         for forwarding in forwardings:
-            if forwarding.rules or forwarding.shares or forwarding.accept:
-                self.active[forwarding.home_address] = forwarding
-            else:
-                self.active.pop(forwarding.home_address, None)
+            self._remember(forwarding)
         homes = list(dict.fromkeys(forwarding.home_address for forwarding in forwardings))
         self._update([], homes)
         if self._side is Side.HOME_AGENT:
@@ -167,42 +194,61 @@ class Forwarder:
         return None if port is None or (without is not None and tunnel.key == without.key) else port.number
 
     def _update(self, before: list[str], homes: Iterable[str], without: Tunnel | None = None) -> None:
-        """One transaction: `before`, the chains of `homes`, and who may come out of which tunnel."""
-        ports = [port for port in self._tunnels.ports.values() if without is None or port.tunnel.key != without.key]
-        inside = [port for port in ports if port.tunnel.encapsulation is not Encapsulation.NONE]
-        accepted = {f'"{device}" . {home}' for device, home in self._pairs(inside)}
-        arrived = {f'"{port.device}" : {mark_of(port.number):#x}' for port in inside}
-        learning = any(item.balancing is Balancing.ROUND_ROBIN for item in self.active.values())
+        """One transaction: `before`, the chains of `homes`, and who may come out of which tunnel.
+
+        The work is that for `homes` and for tunnels that come or go, however many others there are.
+        """
+        homes = list(dict.fromkeys(homes))
         text = "".join(before)
-        known = set(self._in_nft)
+        known: dict[str, bool] = {}
         for home in homes:
             item = self.active.get(home)
-            if item is not None and (item.rules or item.shares):
+            known[home] = item is not None and bool(item.rules or item.shares)
+            if item is not None and known[home]:
                 text += nftables.home_text(
-                    item, self._side, lambda tunnel: self._number(tunnel, without), known=home in known
+                    item, self._side, lambda tunnel: self._number(tunnel, without), known=home in self._in_nft
                 )  # fmt: skip
-                known.add(home)
-            elif home in known:
+            elif home in self._in_nft:
                 text += nftables.home_removal(home)
-                known.discard(home)
-        text += nftables.elements("accepted", self._accepted, accepted)
-        text += nftables.elements("arrived", self._arrived, arrived)
+        accepted = self._accepted_after(homes, without)
+        old, new = (frozenset().union(*parts) for parts in ((self._accepted.get(home, _NOTHING) for home in accepted),
+                                                            accepted.values()))  # fmt: skip
+        text += nftables.elements("accepted", old, new)
+        coming = {port.tunnel.key: f'"{port.device}" : {mark_of(port.number):#x}' for port in self._unmarked}
+        going = self._arrived.get(without.key) if without is not None else None
+        text += nftables.elements("arrived", [going] if going else [], coming.values())
+        learning = bool(self._round_robin)
         text += nftables.learning(learning) if learning != self._learning else ""
         self._nft(text)
-        self._in_nft, self._accepted, self._arrived, self._learning = known, accepted, arrived, learning
+        self._in_nft.difference_update(home for home in homes if not known[home])
+        self._in_nft.update(home for home in homes if known[home])
+        for home, elements in accepted.items():
+            self._accepted[home] = elements
+            if not elements:
+                del self._accepted[home]
+        self._arrived |= coming
+        self._unmarked.clear()
+        if without is not None:
+            self._arrived.pop(without.key, None)
+        self._learning = learning
 
-    def _pairs(self, ports: list[Port]) -> set[tuple[str, str]]:
-        """(device, home address) that may come out of it."""
+    def _accepted_after(self, homes: Iterable[str], without: Tunnel | None) -> dict[str, frozenset[str]]:
+        """Elements of the set `accepted` (device, home address) by home address; home addresses not named stay as they are."""
+        gone = without.key if without is not None else None
         if self._side is Side.HOME_AGENT:
-            devices = {port.tunnel.key: port.device for port in ports}
-            return {
-                (devices[tunnel.key], home)
-                for home, item in self.active.items()
-                for tunnel in item.accept
-                if tunnel.key in devices
-            }
-        homes = set(self._delivered) if self._side is Side.FOREIGN_AGENT else self.homes | set(self.active)
-        return {(port.device, home) for port in ports for home in homes}
+            result = {}
+            for home in homes:
+                item = self.active.get(home)
+                ports = [self._tunnels.find(tunnel) for tunnel in (item.accept if item else ()) if tunnel.key != gone]
+                result[home] = frozenset(f'"{port.device}" . {home}' for port in ports if port is not None)
+            return result
+        # A few home addresses, which every tunnel may carry.
+        may = set(self._delivered) if self._side is Side.FOREIGN_AGENT else self.homes | set(self.active)
+        devices = [port.device for port in self._tunnels.ports.values() if _wraps(port) and port.tunnel.key != gone]
+        return {
+            home: frozenset(f'"{device}" . {home}' for device in devices) if home in may else _NOTHING
+            for home in may | set(self._accepted)
+        }
 
     @staticmethod
     def _nft(text: str) -> None:
@@ -224,8 +270,9 @@ class Forwarder:
                 result[name] = int(words[at + 1])
         return result
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The forwarding of every home address."""
+    def rows(self, limit: int, wanted: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """The forwarding of home addresses: at most so many, those that are `wanted` first."""
+        homes = preferring((home for home in wanted if home in self.active), self.active, limit)
         return [
             {
                 "home_address": home, "balancing": item.balancing.value,
@@ -233,7 +280,7 @@ class Forwarder:
                 "shares": [{"tunnel": _name(tunnel), "weight": weight} for tunnel, weight in item.shares],
                 "accept": [_name(tunnel) for tunnel in item.accept],
             }
-            for home, item in self.active.items()
+            for home, item in ((home, self.active[home]) for home in homes)
         ]  # fmt: skip
 
 
@@ -344,6 +391,11 @@ def _ways_of(forwarding: Forwarding) -> list[Tunnel]:
 def _tunnels_of(forwarding: Forwarding) -> list[Tunnel]:
     """All that it names."""
     return _ways_of(forwarding) + list(forwarding.accept)
+
+
+def _wraps(port: Port) -> bool:
+    """Whether packets come out of it here."""
+    return port.tunnel.encapsulation is not Encapsulation.NONE
 
 
 def _name(tunnel: Tunnel | None) -> str:

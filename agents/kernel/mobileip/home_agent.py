@@ -21,7 +21,8 @@ from agents.kernel.mobileip.arp import ProxyArp
 from agents.kernel.mobileip.configuration import AgentConfig
 from agents.kernel.mobileip.driver import Driver, serve
 from agents.kernel.mobileip.nftables import Side
-from agents.kernel.mobileip.store import StateFile
+from agents.kernel.mobileip.pages import FIRST_PAGE, Page
+from agents.kernel.mobileip.store import Commits, StateFile
 
 _ENCAPSULATIONS: Final = ("ipip", "gre")
 
@@ -118,7 +119,8 @@ class HomeAgentDriver(Driver):
 
     def __init__(self, file: HomeAgentFile, core: HomeAgent, log: EventLog, store: StateFile | None) -> None:
         super().__init__(file.agent, core, log, {file.home_interface} if file.home_interface else set())
-        self.home_agent, self.store, self._home_interface = core, store, file.home_interface
+        self.home_agent, self._home_interface = core, file.home_interface
+        self.commits = Commits(store, self._from_commits) if store is not None else None
 
     def set_up(self) -> None:
         """Proxy ARP on the home link."""
@@ -139,20 +141,33 @@ class HomeAgentDriver(Driver):
         """Control commands by name."""
         return {**super().commands(), "deregister": self._deregister, "policy": self._policy}
 
-    def status(self) -> dict[str, Any]:
-        """Everything, for people."""
-        defended = sorted(self.proxy_arp.defended) if self.proxy_arp else []
-        return {**super().status(), "defended": defended}
+    def status(self, page: Page = FIRST_PAGE) -> dict[str, Any]:
+        """For people: a page of bindings with the tunnels and the forwarding that they use, then others."""
+        said = super().status(page)
+        defended = self.proxy_arp.defended if self.proxy_arp else set()
+        homes = [row["home_address"] for row in said["bindings"]]
+        ends = [(row["local"], row["remote"], row["remote_port"]) for row in said["bindings"]]
+        said |= {"forwarding": self.forwarder.rows(page.limit, homes), "tunnels": self.tunnels.status(page.limit, ends)}
+        said["counts"]["defended"] = len(defended)
+        return {**said, "defended": sorted(defended)[: page.limit]}
 
-    def _deregister(self, request: dict[str, Any]) -> dict[str, Any]:
+    def core_bindings(self, page: Page) -> tuple[list[dict[str, Any]], int]:
+        """Only those of the page are made."""
+        return self.home_agent.bindings(page.first, page.limit), self.home_agent.status()["bindings"]
+
+    async def _deregister(self, request: dict[str, Any]) -> dict[str, Any]:
         bid = request.get("bid")
         if bid is not None and (not isinstance(bid, int) or isinstance(bid, bool)):
             raise CommandError('"bid" must be a whole number')
-        return self.command(self.home_agent.deregister, text_field(request, "home_address"), bid)
+        self.command(self.home_agent.deregister, text_field(request, "home_address"), bid)
+        await self.carried_out()
+        return self.bindings_said()
 
-    def _policy(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _policy(self, request: dict[str, Any]) -> dict[str, Any]:
         rules = policy_of(request)
-        return self.command(self.home_agent.set_policy, text_field(request, "home_address"), rules)
+        self.command(self.home_agent.set_policy, text_field(request, "home_address"), rules)
+        await self.carried_out()
+        return self.bindings_said()
 
 
 def policy_of(request: dict[str, Any]) -> tuple[StaticFlow, ...] | None:

@@ -24,6 +24,7 @@ from agents.kernel.mobileip.driver import Driver, serve
 from agents.kernel.mobileip.forwarding import HOME_TABLES, HomeAddress, first_usable
 from agents.kernel.mobileip.home_agent import policy_of
 from agents.kernel.mobileip.nftables import Side
+from agents.kernel.mobileip.pages import FIRST_PAGE, Page
 from agents.kernel.mobileip.probes import Probes
 from agents.wire.mobileip.values import NO_ADDRESS, AccessTechnology
 
@@ -282,13 +283,13 @@ class MobileNodeDriver(Driver):
             "handover": self._handover, "signal": self._signal,
         }  # fmt: skip
 
-    def status(self) -> dict[str, Any]:
+    def status(self, page: Page = FIRST_PAGE) -> dict[str, Any]:
         """Everything, for people."""
         states = [_row(state) for state in self._states or ()]
         homes = [{"home_address": place.home.address, "home_agent": place.file.core.home_agent, "at_home": place.home.at_home}
                  for place in self._places]  # fmt: skip
         first = {name: homes[0][name] for name in ("home_address", "at_home")}
-        return {**super().status(), **first, "homes": homes, "interfaces": states}
+        return {**super().status(page), **first, "homes": homes, "interfaces": states}
 
     def _register(self, request: dict[str, Any]) -> dict[str, Any]:
         return self.command(self.mobile_node.register, self._named(request))

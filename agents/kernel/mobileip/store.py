@@ -1,11 +1,20 @@
-"""Durable state of a home agent: rows of JSON in an SQLite file, one transaction for each batch of datagrams."""
+"""Durable state of a home agent: rows of JSON in an SQLite file, and a thread that waits for the disk.
+
+While one transaction is on its way to the disk the next requests are verified; what they change goes together into the next
+transaction (group commit). So the number of registrations a second does not depend on how slow the disk is.
+"""
 
 import json
+import queue
 import sqlite3
-from collections.abc import Iterable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from agents.core.mobileip.actions import Store
+from agents.core.mobileip.actions import Action, Store
+
+CLOSE_TIMEOUT_S: Final = 10.0
 
 
 class StoreError(OSError):
@@ -19,13 +28,13 @@ class StateFile:
     """Rows (table, key) -> value. What `save` has returned from is there after SIGKILL, and after a loss of power as well.
 
     power_safe: wait for the disk in every transaction; without it the newest rows may be lost with the power, never with the
-    process. timeout_s: how long another process may hold the file. Raises StoreError.
+    process. timeout_s: how long another process may hold the file. One thread at a time may use it. Raises StoreError.
     """
 
     def __init__(self, path: str, *, power_safe: bool = True, timeout_s: float = 5.0) -> None:
         self._path = path
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=timeout_s)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=timeout_s, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -71,3 +80,60 @@ class StateFile:
     def _failure(self, error: Exception) -> StoreError:
         text = " ".join(str(error).split())
         return StoreError(0, f"{self._path}: cannot be used: {text}; move it away to begin without bindings")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one look at the network has brought: rows for the disk, and what may be done as soon as they are there."""
+
+    rows: Sequence[Store] = ()
+    then: Sequence[Action] = field(default=())
+
+
+class Commits:
+    """Saves batches in a thread of its own, in their order, as many in one transaction as have come meanwhile.
+
+    done(batches, error) is called in that thread; with an error none of their rows is on the disk.
+    """
+
+    def __init__(self, file: StateFile, done: Callable[[list[Batch], Exception | None], None]) -> None:
+        self._file, self._done = file, done
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: Batch) -> None:
+        """Save it soon."""
+        self._batches.put(batch)
+
+    def close(self) -> None:
+        """Save what has come, then end and close the file."""
+        self._batches.put(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._file.close()
+
+    def _run(self) -> None:
+        while True:
+            batches, ends = self._waiting()
+            error: Exception | None = None
+            if batches:
+                try:
+                    self._file.save(row for batch in batches for row in batch.rows)
+                except Exception as failure:  # also a value that is no JSON: nobody else would hear of it
+                    error = failure
+                self._done(batches, error)
+            if ends:
+                return
+
+    def _waiting(self) -> tuple[list[Batch], bool]:
+        """All that has come; waits for the first one. True: it is the end."""
+        found: list[Batch] = []
+        item = self._batches.get()
+        while item is not None:
+            found.append(item)
+            try:
+                item = self._batches.get_nowait()
+            except queue.Empty:
+                return found, False
+        return found, True

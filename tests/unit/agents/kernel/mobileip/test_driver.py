@@ -1,6 +1,7 @@
 """What the loop does with actions, failures and defects. The kernel's part is in tests/emulation/test_mobileip_kernel.py."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from agents.core.mobileip.actions import (
@@ -17,10 +18,12 @@ from agents.core.mobileip.actions import (
     Store,
     Tunnel,
 )
-from agents.kernel.mobileip.driver import FORWARDED_AT_ONCE, Driver, gathered
+from agents.kernel.mobileip.driver import FORWARDED_AT_ONCE, UNCOMMITTED_MAX, Driver, gathered
+from agents.kernel.mobileip.store import Batch
 from agents.kernel.proxy.agent import Problems
 
 REPLY = SendMessage(b"\x03", "10.1.0.100", 434)
+LATER = SendMessage(b"\x03", "10.1.0.101", 434)
 
 
 class Lines:
@@ -32,13 +35,21 @@ class Lines:
 
 
 class Disk:
+    """What waits for it is saved when the test says so."""
+
     def __init__(self, done: list[Any], broken: bool) -> None:
         self.done, self.broken = done, broken
+        self.waiting: list[Batch] = []
 
-    def save(self, rows: list[Store]) -> None:
-        if self.broken:
-            raise OSError(28, "ha.sqlite: cannot be used: disk full")
-        self.done.append([row.key for row in rows])
+    def put(self, batch: Batch) -> None:
+        self.waiting.append(batch)
+
+    def commit(self, agent: Any) -> None:
+        batches, self.waiting = self.waiting, []
+        if not self.broken:
+            self.done.append([row.key for batch in batches for row in batch.rows])
+        error = OSError(28, "ha.sqlite: cannot be used: disk full") if self.broken else None
+        agent.committed(batches, error)
 
 
 class Core:
@@ -64,7 +75,8 @@ def driver(core: Core, broken: bool = False) -> tuple[Any, list[Any], Lines]:
     lines = Lines()
     result: Any = object.__new__(Driver)
     result.core, result.log, result.problems = core, lines, Problems(lines)  # type: ignore[arg-type]
-    result.store, result.listener, result._timer = Disk(done, broken), None, None
+    result.commits, result.listener, result._timer, result._loop = Disk(done, broken), None, None, None
+    result._uncommitted, result._reading, result._committed_all = 0, True, asyncio.Event()
     result._perform_one = {SendMessage: done.append, Log: result._log}
     return result, done, lines
 
@@ -77,12 +89,42 @@ def test_a_batch_is_stored_at_once_before_any_reply() -> None:
     core = Core({b"\x01a": [REPLY, Store("t", "a", {})], b"\x01b": [Store("t", "b", {}), REPLY]})
     agent, done, _lines = driver(core)
     agent._take(datagrams(b"\x01a", b"\x01b"))
+    assert done == [], "not before it is on the disk"
+    agent.commits.commit(agent)
     assert done == [["a", "b"], REPLY, REPLY]
+
+
+def test_what_comes_while_the_disk_works_is_verified_and_waits_its_turn() -> None:
+    core = Core({b"\x01a": [Store("t", "a", {}), REPLY], b"\x01b": [Store("t", "b", {}), REPLY], b"\x01c": [LATER]})
+    agent, done, _lines = driver(core)
+    for data in (b"\x01a", b"\x01b", b"\x01c"):
+        agent._take(datagrams(data))
+    assert done == []
+    assert not agent._committed_all.is_set()
+    agent.commits.commit(agent)
+    assert done == [["a", "b"], REPLY, REPLY, LATER], "one commit for all, and nothing overtakes"
+    assert agent._committed_all.is_set()
+    agent._take(datagrams(b"\x01c"))
+    assert done[-1] == LATER, "what is not to be stored waits for nothing"
+
+
+def test_datagrams_wait_in_the_socket_when_the_disk_is_slow() -> None:
+    core = Core({b"\x01a": [Store("t", "a", {}), REPLY]})
+    agent, _done, _lines = driver(core)
+    calls: list[str] = []
+    agent._loop = SimpleNamespace(add_reader=lambda *_: calls.append("read"), remove_reader=lambda *_: calls.append("wait"))
+    agent.registration = SimpleNamespace(fileno=lambda: 3)
+    for _ in range(UNCOMMITTED_MAX):
+        agent._take(datagrams(b"\x01a"))
+    assert calls == ["wait"]
+    agent.commits.commit(agent)
+    assert calls == ["wait", "read"]
 
 
 def test_without_the_disk_no_reply_leaves() -> None:
     agent, done, lines = driver(Core({b"\x01a": [Store("t", "a", {}), REPLY, Log("registration", {})]}), broken=True)
     agent._take(datagrams(b"\x01a"))
+    agent.commits.commit(agent)
     assert done == []
     assert [row["event"] for row in lines.rows] == ["failed", "registration"]
     assert "disk full" in lines.rows[0]["what"]

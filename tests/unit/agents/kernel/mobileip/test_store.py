@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from agents.core.mobileip.actions import Store
-from agents.kernel.mobileip.store import StateFile, StoreError
+from agents.kernel.mobileip.store import Batch, Commits, StateFile, StoreError
+from topologies.waiting import wait_until
 
 
 def test_what_is_saved_is_there(tmp_path: Path) -> None:
@@ -36,6 +39,51 @@ def test_a_batch_is_there_completely_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         file.save([Store("t", "good", {}), Store("t", "bad", {"value": object()})])
     assert file.load() == {}
+
+
+class Slow:
+    """A file whose first transaction ends when the test says so."""
+
+    def __init__(self, file: StateFile) -> None:
+        self.file, self.go_on, self.begun = file, threading.Event(), threading.Event()
+        self.transactions: list[int] = []
+
+    def save(self, rows: Iterable[Store]) -> None:
+        found = list(rows)
+        self.transactions.append(len(found))
+        self.begun.set()
+        assert self.go_on.wait(10)
+        self.file.save(found)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def test_what_comes_during_a_commit_is_one_transaction_and_is_done_after_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "ha.sqlite")
+    slow, done = Slow(StateFile(path)), []
+    commits = Commits(slow, lambda batches, error: done.append((len(batches), error)))  # type: ignore[arg-type]
+    commits.put(Batch([Store("t", "0", {})]))
+    assert slow.begun.wait(10)
+    for number in range(1, 50):
+        commits.put(Batch([Store("t", str(number), {"n": number})]))
+    assert done == []
+    slow.go_on.set()
+    commits.close()
+    assert (slow.transactions, done) == ([1, 49], [(1, None), (49, None)])
+    assert len(StateFile(path).load()["t"]) == 50
+
+
+def test_a_group_that_the_disk_refuses_is_told_so(tmp_path: Path) -> None:
+    path, told = str(tmp_path / "ha.sqlite"), []
+    commits = Commits(StateFile(path), lambda batches, error: told.append(error))
+    commits.put(Batch([Store("t", "bad", {"value": object()})]))
+    wait_until(lambda: told, 10, "the refusal")
+    commits.put(Batch([Store("t", "good", {})]))
+    commits.close()
+    assert isinstance(told[0], TypeError)
+    assert told[1:] == [None]
+    assert StateFile(path).load() == {"t": {"good": {}}}
 
 
 KILLED = """
