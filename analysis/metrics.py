@@ -41,7 +41,7 @@ from analysis.several import flows_of
 from analysis.several import measure as measure_flows
 from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
-METRICS_VERSION = 11
+METRICS_VERSION = 12
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2
@@ -441,10 +441,11 @@ def _mix(evidence: Evidence) -> tuple[Json, Series | None]:
 _RECORDS = {
     "mix": ("flows.json",),
     "contest": ("flows.json",),
+    "again": ("flows.json",),
     "bulk": ("receiver.json", "progress.csv", SENDER_RECORD),
     "iperf3": ("iperf3.json",),
     "voice": ("samples.csv", SENDER_RECORD),
     "rpc": ("receiver.json", "samples.csv", SENDER_RECORD),
 }
 """What the programs of a workload leave behind, all but one of them the receiver's."""
-_WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc, "mix": _mix, "contest": _mix}
+_WORKLOADS = {"bulk": _bulk, "iperf3": _iperf3, "voice": _voice, "rpc": _rpc, "mix": _mix, "contest": _mix, "again": _mix}

@@ -2,9 +2,10 @@
 
     python -m experiments.peers.bulk serve   --address A --port P --out DIR
     python -m experiments.peers.bulk connect --address A --port P --out DIR [--bind B]
-           --direction down|up --seed N (--seconds S | --bytes N)
+           --direction down|up --seed N (--seconds S | --bytes N) [--after-s S]
 
-The client's first line says what to do; "down" means that the server sends. The receiver records every read.
+The client's first line says what to do; "down" means that the server sends. With `--after-s` the client connects so much
+later. The receiver records every read.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from experiments.clock import now_ns
+from experiments.clock import now_ns, sleep_until
 from experiments.peers import common
 from experiments.peers.common import connect, listen, names, names_if_known, report, until_end_requested, write_summary
 
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--bytes", type=int)
+    parser.add_argument("--after-s", type=float, default=0.0)
     options = parser.parse_args()
     if options.role == "serve":
         # The listener stays open, as in any server: Linux answers an MPTCP join through it.
@@ -114,6 +116,7 @@ def main() -> None:
         sock, _ = listener.accept()
         order = _read_order(sock)
     else:
+        sleep_until(now_ns() + int(options.after_s * 1e9))
         sock = connect(options.address, options.port, options.bind)
         order = {"direction": options.direction, "seed": options.seed}
         order |= {"bytes": options.bytes} if options.bytes is not None else {"seconds": options.seconds}

@@ -30,9 +30,10 @@ class RunningWorkload:
 
     def finished(self) -> bool:
         """Have both programs ended?"""
-        while (report := self.client.next_report(0)) is not None:
-            if report.get("bytes", 0) > self.bytes:
-                self.bytes, self.last_bytes_ns = report["bytes"], report.get("mono_ns", now_ns())
+        for process in (self.client, self.server):  # only a receiver reports bytes
+            while (report := process.next_report(0)) is not None:
+                if report.get("event") != "done" and report.get("bytes", 0) > self.bytes:
+                    self.bytes, self.last_bytes_ns = report["bytes"], report.get("mono_ns", now_ns())
         return not self.client.running() and not self.server.running()
 
     def check(self) -> None:
