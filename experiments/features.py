@@ -74,6 +74,7 @@ FEATURES = (
     Feature("nft-flows", "nft add table ip p && nft 'add chain ip p c { type route hook output priority -150; }' && "
             "nft add rule ip p c meta mark set jhash ip saddr . ip daddr mod 512 && "
             "nft add rule ip p c meta mark set numgen inc mod 2", "mechanisms mip4*: flow policy, balancing over tunnels"),
+    Feature("lia", '"$PYTHON" -m experiments.lia --probe', "mechanisms *-lia: linked increases (RFC 6356) by BPF, real root"),
     Feature("sctp", f'"$PYTHON" -c "{_SCTP}"', "comparison with SCTP"),
 )  # fmt: skip
 
@@ -91,6 +92,7 @@ PROGRAMS = (
     Program("iperf3", "iperf3", "workload iperf3", required=False),
     Program("nft", "nftables", "middleboxes", required=False),
     Program("iptables", "iptables", "packet-rewriting agents", required=False),
+    Program("clang", "clang", "mechanisms *-lia: compiles a congestion control for BPF", required=False),
     Program("tshark", "tshark", "tests: a second opinion on captures", required=False),
     Program("chromium", "chromium", "tests: the report in a browser", required=False),
 )

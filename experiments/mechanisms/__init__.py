@@ -2,6 +2,7 @@
 
 from experiments.errors import RoamlabError
 from experiments.mechanisms.base import Mechanism
+from experiments.mechanisms.lia import LIA_MECHANISMS
 from experiments.mechanisms.mip_mptcp import MIP_MPTCP_MECHANISMS
 from experiments.mechanisms.mobileip import MOBILE_IP_MECHANISMS
 from experiments.mechanisms.mptcp import Mptcp, MptcpBackup
@@ -11,7 +12,7 @@ from experiments.mechanisms.tcp import Tcp
 
 _ALL: tuple[type[Mechanism], ...] = (
     Tcp, Mptcp, MptcpBackup, *PROXY_MECHANISMS, *MOBILE_IP_MECHANISMS, *MIP_MPTCP_MECHANISMS,
-    *SEVERAL_HOMES_MECHANISMS,
+    *SEVERAL_HOMES_MECHANISMS, *LIA_MECHANISMS,
 )  # fmt: skip
 REGISTRY: dict[str, type[Mechanism]] = {cls.name: cls for cls in _ALL}
 
