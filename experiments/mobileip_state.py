@@ -146,12 +146,18 @@ def rates(now: Mapping[str, Any], before: Mapping[str, Any] | None, passed_s: fl
     return result
 
 
+def unsaid(samples: Sequence[Sample], what: str) -> int:
+    """How many "bindings" or "tunnels" the agents have beyond those that they have said: they say a page of a long list."""
+    listed = ((item.status.get("counts", {}).get(what, 0), len(item.status.get(what, ()))) for item in samples)
+    return sum(max(0, count - said) for count, said in listed)
+
+
 def report(samples: Sequence[Sample], before: Sequence[Sample]) -> dict[str, Any]:
     """Everything for machines: agents, bindings, tunnels."""
     rows, ways = view(samples, before)
     return {
-        "agents": [{"agent": item.agent.name, "capsule": item.agent.capsule, "what": item.agent.what, "error": item.error}
-                   for item in samples],
+        "agents": [{"agent": item.agent.name, "capsule": item.agent.capsule, "what": item.agent.what, "error": item.error,
+                    "counts": item.status.get("counts", {})} for item in samples],
         "bindings": [asdict(row) for row in rows],
         "tunnels": [_flat(row) for row in ways],
     }  # fmt: skip

@@ -12,7 +12,7 @@ from experiments.cli.shell import parse_parameters
 from experiments.cli.terminal import console
 from experiments.control import AgentSocket
 from experiments.errors import RoamlabError
-from experiments.mobileip_state import ROLES, Sample, bindings, facts, tunnels
+from experiments.mobileip_state import ROLES, Sample, bindings, facts, tunnels, unsaid
 from topologies.mobile_host import control_request
 from topologies.nodes import NodeError
 
@@ -110,12 +110,14 @@ def tables(agent: AgentSocket, command: str, reply: dict[str, Any]) -> list[Rend
     if command == "signal":
         return [json.dumps(reply)]
     status = reply if command == "status" else ask(agent, {"cmd": "status"})
-    parts: list[RenderableType] = [bindings_table(bindings(agent.name, agent.role, status))]
+    sample = Sample(agent, 0.0, status)
+    more = unsaid([sample], "bindings")
+    parts: list[RenderableType] = [bindings_table(bindings(agent.name, agent.role, status), None, more)]
     if command == "policy":
         parts.append(facts_table("flow policy", forwarding_lines(status)))
     if command == "status":
         parts += [
-            tunnels_table(tunnels(agent.name, Sample(agent, 0.0, status), None), rates=False),
+            tunnels_table(tunnels(agent.name, sample, None), None, unsaid([sample], "tunnels"), rates=False),
             facts_table("forwarding", forwarding_lines(status)),
             facts_table("figures", facts(status)),
         ]

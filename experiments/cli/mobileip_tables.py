@@ -38,18 +38,18 @@ def _number(value: float | None, form: str = "d") -> str:
     return NOTHING if value is None else format(value, form)
 
 
-def bindings_table(rows: Sequence[Binding], most: int | None = None) -> RenderableType:
-    """Bindings, `most` of them at most."""
+def bindings_table(rows: Sequence[Binding], most: int | None = None, unsaid: int = 0) -> RenderableType:
+    """Bindings, `most` of them at most; there are `unsaid` besides."""
     shown = [
         (row.agent, row.home_address or NOTHING, _number(row.bid), row.care_of or NOTHING, _number(row.label),
          _number(row.remaining_s, ".0f"), row.state, row.tunnel or NOTHING)
         for row in rows[:most]
     ]  # fmt: skip
-    return _with_rest(_table("bindings", _BINDINGS, shown), len(rows) - len(shown))
+    return _with_rest(_table("bindings", _BINDINGS, shown), len(rows) - len(shown) + unsaid)
 
 
-def tunnels_table(rows: Sequence[TunnelRow], most: int | None = None, *, rates: bool = True) -> RenderableType:
-    """Tunnels with their rates, or with the totals; `most` of them at most."""
+def tunnels_table(rows: Sequence[TunnelRow], most: int | None = None, unsaid: int = 0, *, rates: bool = True) -> RenderableType:
+    """Tunnels with their rates, or with the totals; `most` of them at most; there are `unsaid` besides."""
     numbers = _RATES if rates else _TOTALS
     shown = [
         (row.agent, row.device, row.local, row.remote, f"{row.encapsulation}, {row.backend}",
@@ -57,7 +57,7 @@ def tunnels_table(rows: Sequence[TunnelRow], most: int | None = None, *, rates: 
         for row in rows[:most]
     ]  # fmt: skip
     title, heads = ("tunnels (rates of inner packets)", _RATE_HEADS) if rates else ("tunnels (inner packets)", _TOTAL_HEADS)
-    return _with_rest(_table(title, (*_TUNNELS, *heads), shown), len(rows) - len(shown))
+    return _with_rest(_table(title, (*_TUNNELS, *heads), shown), len(rows) - len(shown) + unsaid)
 
 
 def facts_table(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:

@@ -14,7 +14,7 @@ from experiments.cli.mobileip_tables import bindings_table, errors, tunnels_tabl
 from experiments.cli.terminal import console, print_json
 from experiments.control import AgentSocket
 from experiments.errors import RoamlabError
-from experiments.mobileip_state import ROLES, Sample, look, report, view
+from experiments.mobileip_state import ROLES, Sample, look, report, unsaid, view
 
 _LEAST_ROWS, _LINES_AROUND = 4, 12
 _FILE_WIDTH = 120
@@ -73,7 +73,11 @@ def picture(samples: list[Sample], before: list[Sample], lines: int | None) -> R
     """Both tables; `lines`: how many the terminal has."""
     rows, ways = view(samples, before)
     most = None if lines is None else max(_LEAST_ROWS, (lines - _LINES_AROUND) // 2)
-    return Group(*errors(samples), bindings_table(rows, most), tunnels_table(ways, most))
+    return Group(
+        *errors(samples),
+        bindings_table(rows, most, unsaid(samples, "bindings")),
+        tunnels_table(ways, most, unsaid(samples, "tunnels")),
+    )
 
 
 def _live(name: str | None, run: str, interval_s: float) -> None:

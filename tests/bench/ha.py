@@ -201,7 +201,9 @@ def measure(folder: Path, nodes: int, rounds: int, forged: int) -> dict[str, Any
         result["flood"] = flooded(bench, nodes, REFRESHES_PER_S, forged)
         say(f"the same beside {forged} forged requests/s", result["flood"])
         result["rss_end"] = resident_bytes(bench.pid)
+        begun = time.monotonic()
         status = bench.agent.ask("status")
+        result["status_ms"] = (time.monotonic() - begun) * 1e3
         result["discards"], result["problems"] = status["core"]["discards"], status["problems"]
         result["state_bytes"] = sum(path.stat().st_size for path in folder.glob("ha.sqlite*"))
         bench.agent.end(signal.SIGKILL)
@@ -287,8 +289,8 @@ def verdict_lines(told: dict[str, Any]) -> list[str]:
         f"all, {told['rss_empty'] / 1e6:.1f} MB with {told['nodes']:,} nodes configured and none registered; "
         f"{told['rss_end'] / 1e6:.1f} MB at the end). On the disk: {told['state_bytes'] / told['nodes']:,.0f} bytes each.",
         f"* First registrations cost {told['fill']['cpu_us_of_the_first']:,.0f} us of CPU time in the beginning and "
-        f"{told['fill']['cpu_us_of_the_last']:,.0f} us with all the others there: forwarding of a batch looks at all "
-        "home addresses.",
+        f"{told['fill']['cpu_us_of_the_last']:,.0f} us with all the others there: the kernel's tables and nft's are larger.",
+        f"* A look at it (`status`, a page of the bindings) takes {told['status_ms']:.0f} ms.",
         f"* Killed and started again: takes requests after {told['restart_s']:.1f} s with "
         f"{told['held_after_restart']:,} bindings (empty: {told['start_empty_s']:.1f} s).",
     ]

@@ -194,3 +194,11 @@ def test_the_commands_of_the_help_are_those_of_the_agents(driver: type[Driver]) 
     commands = object.__new__(driver).commands()
     assert set(ctl_module.COMMANDS[driver.side.value]) == set(commands)
     assert all(word in (ctl_module.ctl.help or "") for word in commands if word != "signal")
+
+
+def test_bindings_that_the_agent_has_not_said_are_counted(lab: dict[str, Any]) -> None:
+    lab["ha1/home-agent"]["counts"] = {"bindings": 10_000, "tunnels": 2, "forwarding": 9_000}
+    assert "and 9998 more" in run(watch_module.watch, "--once", "--interval", "0.2", "ha1").output
+    assert "and 9998 more" in run(ctl_module.ctl, "ha1/home-agent").output
+    found = json.loads(run(watch_module.watch, "--json", "--interval", "0.2", "ha1").output)
+    assert found["agents"][0]["counts"]["bindings"] == 10_000
