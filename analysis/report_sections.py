@@ -12,6 +12,7 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from analysis.charts.distributions import gap_distribution_figure
+from analysis.charts.homeroute import Ways, home_route_figure
 from analysis.figures import cumulative_figure, gap_figure, side_by_side_figure
 from analysis.html import Picture, keep
 from analysis.parallel import map_parallel
@@ -134,6 +135,10 @@ def _section(campaign: Campaign, scenario: str, label: str, rows: list[Row], ste
         pictures.append(keep(side_by_side_figure(columns), goodput, f"Rate per path over time, {label}"))
         figure = cumulative_figure(curves, "received by the application")
         pictures.append(keep(figure, received, f"Data received over time by mechanism, {label}"))
+    ways = [Ways(text, result.metrics["home_agent"]) for text, result in chosen if result and result.metrics.get("home_agent")]
+    if ways:
+        picture = keep(home_route_figure(ways), stem.with_name(f"{stem.name}-ways"), f"Over the home agent or direct, {label}")
+        pictures.append(picture)
     repeated = any(len(cell.results) > 1 for cell in cells)
     drawn = [(text, result) for text, result in chosen if result is not None]
     return Section(scenario, label, pictures, repeated, drawn, [(labels[cell.mechanism], cell.results) for cell in cells])

@@ -20,6 +20,7 @@ from analysis.measures.homeroute import (
     direct_since_ns,
     find_home,
     forwarded,
+    rate_over_time,
     round_trips,
 )
 from analysis.measures.loads import Arrivals, Capacity, Frames, Load, load_phases, wire_bytes
@@ -31,12 +32,13 @@ from analysis.series import Series
 from analysis.several import flows_of
 from analysis.streams import find_stream
 
-MIX = "mix"
+SEVERAL = ("mix", "again")
+"""Workloads of several flows that are all the mechanism's."""
 
 
 def route_facts(evidence: Evidence, series: Series | None) -> Json:
     """`home_agent`, `load` and `audit` of docs/metrics.md; None where the captures have nothing of the kind."""
-    flows = list(flows_of(evidence.run).values()) if evidence.run.workload_kind == MIX else [evidence.run]
+    flows = list(flows_of(evidence.run).values()) if evidence.run.workload_kind in SEVERAL else [evidence.run]
     return {
         "home_agent": _home_agent(evidence, [flow for flow in flows if flow.workload_transport == "tcp"]),
         "load": _load(evidence, series),
@@ -81,12 +83,20 @@ def _home_agent(evidence: Evidence, flows: Sequence[Run]) -> Json | None:
         round_trip_ms=_least(trips.least_ms[trips.over_home]),
         direct_round_trip_ms=_least(trips.least_ms[~trips.over_home]),
         settled_round_trip_ms=data_round_trip_ms(rec, trips, settled_ns, end_ns),
+        over_time_mbit=rate_over_time(evidence.seconds(times), sizes, _planned_end_s(evidence)),
+        direct_over_time_mbit=_direct_over_time(evidence, rec, trips.flows[~trips.over_home]),
     )
     return asdict(use)
 
 
 def _payload(table: PacketTable, rows: Any) -> int:
     return int(table["payload_bytes"][rows].astype(np.int64).sum())
+
+
+def _direct_over_time(evidence: Evidence, rec: Reconstruction, flows: Any) -> list[float]:
+    segments = rec.segments[rec.segments["flow"].isin(flows)]
+    sizes = (segments["flow_end"] - segments["flow_begin"]).to_numpy(np.int64)
+    return rate_over_time(evidence.seconds(segments["time_ns"]), sizes, _planned_end_s(evidence))
 
 
 def _connections(rec: Reconstruction, run: Run, flows: Sequence[Run]) -> list[int]:

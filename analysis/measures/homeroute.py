@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.measures.observation import Bools, Int64s
+from analysis.measures.observation import Array, Bools, Int64s
 from analysis.measures.roundtrips import flow_round_trip
 from analysis.packets.schema import NO_TUNNEL, ROUTE_OPTIMISED, TCP, UNUSABLE
 from analysis.packets.table import PacketTable
@@ -20,6 +20,10 @@ Json = dict[str, Any]
 SETTLING_S = 3.0
 """After a direct way is there, what the sender's buffer still holds for the way over the home agent may leave it: some round
 trips over the home agent, and one retransmission time-out (at least 1 s, RFC 6298 section 2.4)."""
+
+
+STEP_S = 0.5
+"""Width of the steps of rates over time."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class HomeAgentUse:
     """Least round trip of the other subflows."""
     settled_round_trip_ms: float | None
     """Of the ways that the payload took from `settled_from_s` on: mean of the subflows' least ones, weighted by payload."""
+    over_time_mbit: list[float]
+    """Rate of `bytes` in steps of STEP_S from time 0 on."""
+    direct_over_time_mbit: list[float]
+    """The same of the payload at the mobile node that was not in the tunnel."""
 
 
 def in_home_tunnel(table: PacketTable) -> Bools:
@@ -136,3 +144,10 @@ def data_round_trip_ms(rec: Reconstruction, trips: WayRoundTrips, begin_ns: int,
     if not used.any() or np.isnan(trips.least_ms[used]).any():
         return None
     return round(float(np.average(trips.least_ms[used], weights=weights[used])), 3)
+
+
+def rate_over_time(times_s: Array, sizes: Array, ended_s: float) -> list[float]:
+    """Mbit/s in steps of STEP_S from time 0 on; the last one begins before `ended_s`."""
+    count = max(1, int(np.ceil(ended_s / STEP_S - 1e-9)))
+    totals, _ = np.histogram(times_s, bins=count, range=(0.0, count * STEP_S), weights=sizes)
+    return [round(float(total) * 8e-6 / STEP_S, 3) for total in totals]

@@ -107,6 +107,10 @@ def test_data_leaves_the_way_over_the_home_agent(tmp_path: Path) -> None:
     assert use["share"] == pytest.approx(3.5 / 11.5, abs=0.01)
     assert use["before_bytes"] == pytest.approx(3.15 * 4e6 / 8, abs=0.05 * 4e6 / 8)
     assert use["last_data_s"] == pytest.approx(4.0, abs=0.06)
+    assert len(use["over_time_mbit"]) == len(use["direct_over_time_mbit"]) == 24
+    for rates, inside in ((use["over_time_mbit"], slice(2, 7)), (use["direct_over_time_mbit"], slice(8, 24))):
+        assert rates[inside] == pytest.approx([4.0] * len(rates[inside]), rel=0.05)
+    assert set(use["over_time_mbit"][8:]) == {0.0}
 
 
 def test_late_bytes_over_the_home_agent_are_seen(tmp_path: Path) -> None:
