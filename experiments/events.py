@@ -5,7 +5,7 @@ beginning and an end of its own (a planned handover) becomes two entries of the 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,15 +51,19 @@ class Kind:
     """Names and default values; REQUIRED has none."""
     summary: str
     perform: Action
+    begin: Callable[[Context, str], None] | None = None
+    """What is done of all events of one moment before the rest of any: hosts that move at once lose their networks at once."""
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def _kind(name: str, target: str, **parameters: Any) -> Callable[[Action], Action]:
+def _kind(
+    name: str, target: str, begin: Callable[[Context, str], None] | None = None, **parameters: Any
+) -> Callable[[Action], Action]:
     def register(function: Action) -> Action:
         summary = (function.__doc__ or "").strip().splitlines()[0]
-        KINDS[name] = Kind(name, target, parameters, summary, function)
+        KINDS[name] = Kind(name, target, parameters, summary, function, begin)
         return function
 
     return register
@@ -134,23 +138,26 @@ def _interface_vanishes(context: Context, target: str, parameters: Mapping[str, 
 # -- moving -----------------------------------------------------------------------------------------------------------
 
 
+def _detach(context: Context, target: str) -> None:
+    """Carrier lost."""
+    context.bed.link_of(target).set_carrier(False, end=context.bed.end_of(target))
+
+
 def _move(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
-    """Carrier lost, joined to another attachment point, carrier back."""
+    """After `_detach`: joined to another attachment point, carrier back."""
     bed = context.bed
-    link, end = bed.link_of(target), bed.end_of(target)
-    link.set_carrier(False, end=end)
     bed.attach(target, parameters["to"])
-    link.set_carrier(True, end=end)
+    bed.link_of(target).set_carrier(True, end=bed.end_of(target))
     return f"now at {parameters['to']}"
 
 
-@_kind("reattach", "interface", to=REQUIRED)
+@_kind("reattach", "interface", _detach, to=REQUIRED)
 def _reattach(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The interface leaves its access router and attaches to another one: a new prefix by DHCP or RA."""
     return _move(context, target, parameters)
 
 
-@_kind("l2-roam", "interface", to=REQUIRED)
+@_kind("l2-roam", "interface", _detach, to=REQUIRED)
 def _l2_roam(context: Context, target: str, parameters: Mapping[str, Any]) -> str:
     """The interface moves to another port of the same bridge: same subnet, same addresses."""
     return _move(context, target, parameters)
@@ -349,6 +356,15 @@ def absent_at_start(events: tuple[Event, ...]) -> tuple[str, ...]:
     return tuple(target for target, kind in first.items() if kind == "interface-appears")
 
 
+def out_of_range_at_start(events: tuple[Event, ...]) -> tuple[str, ...]:
+    """Interfaces whose carrier comes during the scenario before it has gone, so that it must not be there at the start."""
+    first: dict[str, str] = {}
+    for event in sorted(events, key=lambda event: event.at_s):
+        if event.kind in ("carrier-loss", "carrier-return"):
+            first.setdefault(event.target, event.kind)
+    return tuple(target for target, kind in first.items() if kind == "carrier-return")
+
+
 def attachments(events: tuple[Event, ...]) -> tuple[tuple[str, str], ...]:
     """(interface, attachment point) of every move, so that the ports exist before the run starts."""
     return tuple((e.target, e.parameters["to"]) for e in events if e.kind in ("reattach", "l2-roam"))
@@ -356,18 +372,26 @@ def attachments(events: tuple[Event, ...]) -> tuple[tuple[str, str], ...]:
 
 def perform(event: Event, context: Context, t0_mono_ns: int) -> dict[str, Any]:
     """Make the event happen; its line for the timeline."""
-    kind = KINDS[event.kind]
-    began_ns, began_wall_ns = now_ns(), wall_ns()
-    note = kind.perform(context, event.target, {**kind.parameters, **event.parameters})
-    return {
-        "kind": event.kind,
-        "target": event.target,
-        "planned_s": event.at_s,
-        "at_s": (began_ns - t0_mono_ns) * 1e-9,
-        "done_s": (now_ns() - t0_mono_ns) * 1e-9,
-        "mono_ns": began_ns,
-        "wall_ns": began_wall_ns,
-        "parameters": dict(event.parameters),
-        "phase": "event",
-        "note": note or "",
-    }
+    return perform_at_once([event], context, t0_mono_ns)[0]
+
+
+def perform_at_once(events: Sequence[Event], context: Context, t0_mono_ns: int) -> list[dict[str, Any]]:
+    """Make events of one moment happen, in order, after all have begun; their lines for the timeline, by time."""
+    begun: dict[int, tuple[int, int]] = {}
+    for number, event in enumerate(events):
+        begin = KINDS[event.kind].begin
+        if begin is not None:
+            begun[number] = now_ns(), wall_ns()
+            begin(context, event.target)
+    lines = []
+    for number, event in enumerate(events):
+        kind = KINDS[event.kind]
+        began_ns, began_wall_ns = begun.get(number) or (now_ns(), wall_ns())
+        note = kind.perform(context, event.target, {**kind.parameters, **event.parameters})
+        lines.append({
+            "kind": event.kind, "target": event.target, "planned_s": event.at_s,
+            "at_s": (began_ns - t0_mono_ns) * 1e-9, "done_s": (now_ns() - t0_mono_ns) * 1e-9,
+            "mono_ns": began_ns, "wall_ns": began_wall_ns,
+            "parameters": dict(event.parameters), "phase": "event", "note": note or "",
+        })  # fmt: skip
+    return sorted(lines, key=lambda line: int(line["mono_ns"]))

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from experiments.captures import Capture
 from experiments.clock import now_ns, sleep_until, wall_ns
 from experiments.errors import RoamlabError, Unsupported
 from experiments.manifest import describe_run, event_dict
-from experiments.model import RECOVERY_LIMIT_S, RunSpec
+from experiments.model import RECOVERY_LIMIT_S, Event, RunSpec
 from experiments.rundir import RunDirectory, append_line
 from experiments.testbed import Testbed
 from experiments.workloads.base import RunningWorkload
@@ -67,9 +68,9 @@ class Execution:
         """The network with its addresses, and the mechanism ready on it."""
         _progress("building")
         scenario = self.spec.scenario
-        absent = events.absent_at_start(scenario.events)
+        absent, silent = events.absent_at_start(scenario.events), events.out_of_range_at_start(scenario.events)
         parameters = registry.with_homes(scenario.topology, scenario.parameters, self.mechanism.homes)
-        bed = Testbed(scenario.topology, parameters, self.directory.path, seed=self.spec.seed, absent=absent)
+        bed = Testbed(scenario.topology, parameters, self.directory.path, seed=self.spec.seed, absent=absent, silent=silent)
         self.bed = bed
         bed.family = scenario.family
         bed.start()
@@ -109,16 +110,23 @@ class Execution:
         self._mark("workload connected", t0_ns)
         self.found["congestion_control"] = bed.congestion_control()
         context = events.Context(bed, self.mechanism)
-        for event in self.timeline:
-            self._wait(bed, t0_ns + int(event.at_s * 1e9), until_finished=False)
-            vanishing = self._take_captures(event.target) if event.kind == "interface-vanishes" else []
-            self._record(events.perform(event, context, t0_ns))
-            self.ended_captures += [capture.stop() for capture in vanishing]
-            if event.kind == "interface-appears":
-                self._capture_interface(bed, bed.owner_of(event.target).name, event.target).wait_ready()
+        for at_s, moment in groupby(self.timeline, key=lambda event: event.at_s):
+            self._wait(bed, t0_ns + int(at_s * 1e9), until_finished=False)
+            self._perform(bed, list(moment), context)
         if not self._await_end(bed, t0_ns):
             self._mark("workload not finished in time", now_ns())
         self._mark("workload ended", now_ns())
+
+    def _perform(self, bed: Testbed, moment: list[Event], context: events.Context) -> None:
+        """Events of one moment, and the captures of interfaces that come and go by them."""
+        gone = [event.target for event in moment if event.kind == "interface-vanishes"]
+        vanishing = [capture for target in gone for capture in self._take_captures(target)]
+        for line in events.perform_at_once(moment, context, self.found["t0_mono_ns"]):
+            self._record(line)
+        self.ended_captures += [capture.stop() for capture in vanishing]
+        for event in moment:
+            if event.kind == "interface-appears":
+                self._capture_interface(bed, bed.owner_of(event.target).name, event.target).wait_ready()
 
     def _await_end(self, bed: Testbed, t0_ns: int) -> bool:
         """Wait for the workload's end; False when it does not come.

@@ -39,6 +39,7 @@ class Testbed:
         *,
         seed: int = 1,
         absent: tuple[str, ...] = (),
+        silent: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.processes: list[NodeProcess] = []
@@ -48,7 +49,8 @@ class Testbed:
         self.ever_crashed: set[str] = set()
         self.crashed: dict[str, dict[str, Mapping[str, Any]]] = {}
         """Crashed nodes and the agents that they had (see `experiments.crash`)."""
-        self._absent = absent
+        self._absent, self._silent = absent, silent
+        """Interfaces that come later, and those that have no carrier yet."""
         self._share_folders()
         Mininet.inited = True  # Mininet's own init would raise limits and sysctls of the whole host
         self.topo = registry.make(topology, {"seed": seed, **parameters})
@@ -69,9 +71,11 @@ class Testbed:
         """Bring the network up; return when MN and mobile CN have their addresses (but on interfaces that appear later)."""
         for interface in self._absent:
             self.link_of(interface).set_present(False)
+        for interface in self._silent:
+            self.link_of(interface).set_carrier(False, end=self.end_of(interface))
         self.net.start()
         for host, paths in self.mobile_hosts():
-            present = [path.interface for path in paths if path.interface not in self._absent]
+            present = [path.interface for path in paths if path.interface not in (*self._absent, *self._silent)]
             host.wait_configured(_CONFIGURED_TIMEOUT_S, interfaces=present)
 
     # -- nodes and links ------------------------------------------------------------------------------------------

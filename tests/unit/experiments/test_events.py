@@ -1,5 +1,8 @@
 """The timeline: what is accepted, how events expand, and what must be prepared before the run."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from experiments import catalogue, events
@@ -26,6 +29,33 @@ def test_interfaces_that_appear_are_absent_at_the_start() -> None:
         Event(at_s=9.0, kind="interface-appears", target="mn-wlan"),
     )
     assert events.absent_at_start(timeline) == ("mn-lte",)
+
+
+def test_networks_that_come_into_range_are_out_of_it_at_the_start() -> None:
+    timeline = (
+        Event(at_s=9.0, kind="carrier-loss", target="mn-lte"),
+        Event(at_s=3.0, kind="carrier-return", target="mn-lte"),
+        Event(at_s=3.0, kind="carrier-loss", target="mn-wlan"),
+        Event(at_s=9.0, kind="carrier-return", target="mn-wlan"),
+    )
+    assert events.out_of_range_at_start(timeline) == ("mn-lte",)
+
+
+def test_hosts_that_move_at_once_lose_their_networks_before_anyone_gets_another_one() -> None:
+    done: list[str] = []
+
+    class Link(SimpleNamespace):
+        def set_carrier(self, up: bool, end: int) -> None:
+            done.append(f"{self.name} {'up' if up else 'down'}")
+
+    bed: Any = SimpleNamespace(
+        link_of=lambda name: Link(name=name), end_of=lambda name: 1, attach=lambda name, to: done.append(f"{name} to {to}")
+    )
+    moment = [Event(at_s=1, kind="reattach", target=name, parameters={"to": to}) for name, to in (("a", "x"), ("b", "y"))]
+    moment.insert(1, Event(at_s=1, kind="carrier-loss", target="c"))
+    lines = events.perform_at_once(moment, events.Context(bed, SimpleNamespace()), 0)  # type: ignore[arg-type]
+    assert done == ["a down", "b down", "a to x", "a up", "c down", "b to y", "b up"]
+    assert [line["target"] for line in lines] == ["a", "b", "c"], "by time: both moves have begun before c is performed"
 
 
 def test_moves_are_known_before_the_run() -> None:
