@@ -4,7 +4,7 @@ A claim bounds a metric for some mechanisms in some scenarios with some workload
 and only when every planned repetition of it was judged: which runs happen to be judged is not chance, a mechanism that
 breaks also breaks records. A connection that never recovered has no gap: it fails every bound and is never averaged away.
 
-A bound may be what other mechanisms have in the same scenario with the same workload. Such a claim is judged only when all
+A bound may be what other mechanisms have in the same scenario, or the same mechanism in other ones, with the same workload. Such a claim is judged only when all
 runs of all of them were. There a connection that never recovered counts as longer than any that did.
 """
 
@@ -45,7 +45,7 @@ class Part:
     spread: Spread
     reason: str
     others: tuple[tuple[str, Spread], ...] = ()
-    """Mechanisms that it is compared with, and what they have."""
+    """Mechanisms, or scenarios, that it is compared with, and what they have."""
 
     def others_text(self, unit: str = "") -> str:
         """Medians of what it is compared with: "mptcp 512 ms, mip4 1.2 s"; "" without any."""
@@ -69,7 +69,7 @@ class Claim:
     verdict: str
     parts: tuple[Part, ...]
     others: tuple[str, ...] = ()
-    """Mechanisms whose aggregate, times `value`, is the bound."""
+    """Mechanisms, or scenarios, whose aggregate, times `value`, is the bound."""
 
     @property
     def yes_or_no(self) -> bool:
@@ -119,7 +119,9 @@ def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result])
     needed = int(claim.get("min_repetitions") or 1)
     known = workloads_of(campaign, results) or {"": ""}
     asked = field(claim, "workloads", list, where) if claim.get("workloads") else list(known)
-    others = tuple(str(name) for name in claim["bound"].get("others") or ())
+    others, elsewhere = (
+        tuple(str(name) for name in claim["bound"].get(key) or ()) for key in ("others", "other_scenarios")
+    )  # fmt: skip
     bound = _Bound(metric, aggregate, op, float(raw))
     parts = []
     for workload in asked:
@@ -127,10 +129,11 @@ def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result])
         for mechanism in field(claim, "mechanisms", list, where):
             for scenario in field(claim, "scenarios", list, where):
                 runs = select(results, mechanism, scenario, workload)
-                verdict, spread, reason = _judge(runs, bound, campaign.repetitions, needed, bool(others))
+                verdict, spread, reason = _judge(runs, bound, campaign.repetitions, needed, bool(others or elsewhere))
                 part = Part(mechanism, scenario, workload, label, verdict, spread, reason)
-                if others:
-                    theirs = {name: select(results, name, scenario, workload) for name in others}
+                theirs = {name: select(results, name, scenario, workload) for name in others}
+                theirs |= {name: select(results, mechanism, name, workload) for name in elsewhere}
+                if theirs:
                     part = _compare(part, theirs, bound, campaign.repetitions, needed)
                 parts.append(part)
     if not parts:
@@ -149,7 +152,7 @@ def _evaluate(campaign: Campaign, claim: Any, where: str, results: list[Result])
         source_where=str(source.get("where") or ""),
         verdict=min((part.verdict for part in parts), key=VERDICTS.index),
         parts=tuple(parts),
-        others=others,
+        others=others or elsewhere,
     )
 
 

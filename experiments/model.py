@@ -112,11 +112,15 @@ class Bound:
     unit: str = ""
     others: tuple[str, ...] = ()
     """Mechanisms of the same scenario and workload whose aggregate, times `value`, is the bound."""
+    other_scenarios: tuple[str, ...] = ()
+    """Instead: scenarios in which that of the same mechanism is the bound."""
 
     def __post_init__(self) -> None:
         if self.op not in ("<=", ">=", "=="):
             raise RoamlabError(f"bound: operator {self.op!r} is none of <=, >=, ==")
-        if self.others and not (_is_number(self.value, 0.0, math.inf) and self.value):
+        if self.others and self.other_scenarios:
+            raise RoamlabError("bound: it is compared with other mechanisms or with other scenarios, not with both")
+        if (self.others or self.other_scenarios) and not (_is_number(self.value, 0.0, math.inf) and self.value):
             raise RoamlabError(f"bound: value {self.value!r} times what others have must be a number above 0")
 
 
