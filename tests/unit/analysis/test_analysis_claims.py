@@ -126,6 +126,15 @@ def test_a_comparison_says_with_what(campaign):
     assert verdict(campaign, [], **compared(0.5)).bound_text == "median gap_ms ≤ 0.5 × that of tcp"
 
 
+@pytest.mark.parametrize(("gap", "expected"), [(99.0, "holds"), (101.0, "fails")])
+def test_the_bound_is_what_the_mechanism_has_in_another_scenario(campaign, gap, expected):
+    asked = {"aggregate": "median", "bound": {"op": "<=", "value": 1.0, "unit": "ms", "other_scenarios": ["handover"]}}
+    runs = [result(gap=gap), result(scenario="handover", gap=100.0), result("tcp", "handover", gap=1.0)]
+    claim = verdict(campaign, runs, **asked)
+    assert (claim.verdict, claim.bound_text) == (expected, "median gap_ms ≤ that of handover")
+    assert verdict(campaign, runs[:1], **asked).verdict == "not judged"
+
+
 def test_survived_is_a_yes_or_no(campaign):
     results = [result(gap=None, at_least=30000.0)]
     for value, expected in ((True, "fails"), (False, "holds"), (1, "fails")):
