@@ -4,8 +4,9 @@ A claim bounds a metric for some mechanisms in some scenarios with some workload
 and only when every planned repetition of it was judged: which runs happen to be judged is not chance, a mechanism that
 breaks also breaks records. A connection that never recovered has no gap: it fails every bound and is never averaged away.
 
-A bound may be what other mechanisms have in the same scenario, or the same mechanism in other ones, with the same workload. Such a
-claim is judged only when all runs of all of them were. There a connection that never recovered counts as longer than any that did.
+A bound may be what other mechanisms have in the same scenario, or the same mechanism in other ones, with the same workload.
+Such a claim is judged only when all runs of all of them were. There a connection that never recovered counts as longer than
+any that did.
 """
 
 from __future__ import annotations
