@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 from rich.console import RenderableType
+from rich.text import Text
 
 from experiments import control
 from experiments.cli.mobileip_tables import bindings_table, facts_table, tunnels_table
@@ -115,6 +116,7 @@ def tables(agent: AgentSocket, command: str, reply: dict[str, Any]) -> list[Rend
     parts: list[RenderableType] = [bindings_table(bindings(agent.name, agent.role, status), None, more)]
     if command == "policy":
         parts.append(facts_table("flow policy", forwarding_lines(status)))
+        parts += [Text(f"warning: {text}", style="yellow") for text in reply.get("warnings", ())]
     if command == "status":
         parts += [
             tunnels_table(tunnels(agent.name, sample, None), None, unsaid([sample], "tunnels"), rates=False),

@@ -75,8 +75,8 @@ def told(per_s: float = 2500.0, unanswered: int = 0, max_ms: float = 80.0) -> di
     return {
         "nodes": 10_000, "forged_per_s": 10_000, "fill": {**row, "cpu_us_of_the_first": 1.0, "cpu_us_of_the_last": 2.0},
         "closed": {"64": row}, "open": row, "flood": flood, "forged_cpu_us": 30.0, "bytes_per_binding": 7000.0,
-        "rss_held": 1e8, "rss_empty": 3e7, "rss_end": 1e8, "state_bytes": 10**7, "restart_s": 3.0, "status_ms": 12.0, "held_after_restart": 10_000,
-        "start_empty_s": 1.0,
+        "rss_held": 1e8, "rss_empty": 3e7, "rss_end": 1e8, "state_bytes": 10**7, "restart_s": 3.0, "held_after_restart": 10_000,
+        "start_empty_s": 1.0, "status_ms": 12.0,
     }  # fmt: skip
 
 

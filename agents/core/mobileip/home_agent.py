@@ -22,6 +22,7 @@ from agents.core.mobileip.home_agent_checks import foreign_agent_refusal, refusa
 from agents.core.mobileip.home_agent_config import HomeAgentConfig, MobileNode
 from agents.core.mobileip.home_agent_registration import Registration
 from agents.core.mobileip.home_agent_state import Change, HomeAgentState
+from agents.core.mobileip.home_agent_warnings import WARNINGS_MAX, warnings_of
 from agents.core.mobileip.rates import TokenBuckets
 from agents.core.mobileip.registration_codes import Code, name_of
 from agents.core.mobileip.security import SecurityAssociation
@@ -112,7 +113,14 @@ class HomeAgent:
             "drained": len(self._state.draining),
             "replies": dict(self._replies),
             "discards": dict(self._discards),
+            "warnings": self._warnings(),
         }
+
+    def _warnings(self) -> list[str]:
+        """Of home addresses that are served and have flows of the operator: at most WARNINGS_MAX."""
+        homes = (home for home in self._homes.served if self._state.operator_policy(home))
+        found = (f"{home}: {text}" for home in homes for text in self.flow_warnings(home))
+        return list(islice(found, WARNINGS_MAX))
 
     def bindings(self, first: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
         """The bindings from number `first`, at most `limit` (None: all), with the flow bindings that their requests carried."""
@@ -141,7 +149,15 @@ class HomeAgent:
             raise ValueError(f"{home_address} is not served here")
         check_operator_policy(rules or ())
         actions = self._state.set_policy(home_address, rules)
-        return [*actions, Log("policy", {"home_address": home_address, "flows": None if rules is None else len(rules)})]
+        said = Log("policy", {"home_address": home_address, "flows": None if rules is None else len(rules)})
+        warnings = self.flow_warnings(home_address)
+        return [*actions, said, *(Log("policy-warning", {"home_address": home_address, "what": text}) for text in warnings)]
+
+    def flow_warnings(self, home_address: str) -> list[str]:
+        """What the operator's flows of a home address ask for and nobody will do now."""
+        node, bindings = self._homes.served.get(home_address), self._state.table.of(home_address).values()
+        policy = self._state.operator_policy(home_address) if node is not None else ()
+        return warnings_of(policy, node.multipath, list(bindings)) if node is not None else []
 
     # -- answers ------------------------------------------------------------------------------------------------------
     def _answer(self, datagram: Datagram, request: Request, verdict: Verdict, now: Now) -> list[Action]:

@@ -16,6 +16,7 @@ from agents.core.mobileip.mobile_node_config import InterfaceState, MobileNodeCo
 from agents.core.mobileip.mobile_node_probes import judge, note_probe, send_due_probes
 from agents.core.mobileip.mobile_node_situation import link_is_up
 from agents.core.mobileip.mobile_node_state import NEVER, Node, Route
+from agents.core.mobileip.mobile_node_warnings import flow_warnings
 from agents.core.mobileip.registration_messages import Identifications
 from agents.core.mobileip.registration_states import Event
 from agents.core.mobileip.selection import StaticFlow
@@ -45,6 +46,7 @@ class MobileNode:
     def start(self, now: Now) -> list[Action]:
         """Begin to register."""
         self._node.started = True
+        self._warn()
         mobile_node_machine.expect_leftovers(self._node, now)
         return self._finish(now)
 
@@ -130,6 +132,7 @@ class MobileNode:
         """Another flow policy. Raises ValueError for one that cannot be said on the wire."""
         self._node.flows = checked(flows)
         self._node.logs.append(Log("policy", {"flows": len(self._node.flows)}))
+        self._warn()
         return self._finish(now)
 
     def handover(self, interface: str, now: Now) -> list[Action]:
@@ -145,7 +148,7 @@ class MobileNode:
         return {
             "home_address": node.home_address, "home_agent": node.home_agent, "multipath": node.multipath,
             "at_home": node.at_home, "active": node.active, "interfaces": [_describe(route) for route in node.routes.values()],
-            "withdrawals": sorted(node.withdrawals),
+            "withdrawals": sorted(node.withdrawals), "warnings": flow_warnings(node),
         }  # fmt: skip
 
     def bindings(self) -> list[dict[str, Any]]:
@@ -160,6 +163,9 @@ class MobileNode:
     # -- inside -------------------------------------------------------------------------------------------------------
     def _named(self, interface: str | None) -> list[Route]:
         return list(self._node.routes.values()) if interface is None else [self._node.routes[interface]]
+
+    def _warn(self) -> None:
+        self._node.logs += [Log("policy-warning", {"what": text}) for text in flow_warnings(self._node)]
 
     def _note_finding(self, route: Route, finding: Finding, now: Now) -> None:
         if finding is Finding.NOTHING:

@@ -81,14 +81,14 @@ def _wanted(node: Node) -> Forwarding:
 
 
 def _rules(node: Node, routes: list[Route]) -> tuple[FlowRule, ...]:
-    """The negotiated flows: what the home agent has sent comes before what was told to it."""
+    """The flow policy, told to the home agent or configured there as well; what that one has sent comes before it."""
     if not node.multipath:
         return ()
     tunnels = {route.bid: route.binding.tunnel for route in routes if route.binding is not None}
     heard = merged((), ())
     for route in sorted(node.bound(), key=lambda route: route.bid):
         heard = merged(heard, route.flows_heard)
-    own = to_bindings(policy(node), tunnels_known(node), routes[0].bid) if node.config.exchange_flows else ()
+    own = to_bindings(policy(node), tunnels_known(node), routes[0].bid)
     return to_rules(merged(heard, own), tunnels, node.config.lost_flows_dropped)
 
 

@@ -146,8 +146,10 @@ def _bind(node: Node, route: Route, exchange: Exchange, reply: Reply, protected:
     heard = tuple(item for item in protected if isinstance(item, FlowBinding))
     for reason in filter(None, map(why_unacceptable, heard)):
         node.logs.append(Log("flow-binding-refused", {"interface": route.name, "reason": reason}))
-    if heard:
-        route.flows_heard = tuple(item for item in heard if not why_unacceptable(item))
+    # What the home agent does not say any more is not its policy any more; a bulk refresh speaks for all bindings.
+    for told in node.bound() if exchange.bulk else ():
+        told.flows_heard = ()
+    route.flows_heard = tuple(item for item in heard if not why_unacceptable(item))
     if before is None or before.tunnel != tunnel or before.tunnel.encapsulation is not tunnel.encapsulation:
         begin_probes(node, route, now.monotonic_s)
 

@@ -165,9 +165,10 @@ class HomeAgentDriver(Driver):
 
     async def _policy(self, request: dict[str, Any]) -> dict[str, Any]:
         rules = policy_of(request)
-        self.command(self.home_agent.set_policy, text_field(request, "home_address"), rules)
+        home_address = text_field(request, "home_address")
+        self.command(self.home_agent.set_policy, home_address, rules)
         await self.carried_out()
-        return self.bindings_said()
+        return {**self.bindings_said(), "warnings": self.home_agent.flow_warnings(home_address)}
 
 
 def policy_of(request: dict[str, Any]) -> tuple[StaticFlow, ...] | None:

@@ -302,7 +302,8 @@ class MobileNodeDriver(Driver):
 
     def _policy(self, request: dict[str, Any]) -> dict[str, Any]:
         flows = policy_of(request)
-        return self.command(self.mobile_node.set_policy, self._file.core.flows if flows is None else flows)
+        said = self.command(self.mobile_node.set_policy, self._file.core.flows if flows is None else flows)
+        return {**said, "warnings": self.core.status()["warnings"]}
 
     def _signal(self, request: dict[str, Any]) -> dict[str, Any]:
         """The strength of a signal, which no emulated link has: for scenarios."""

@@ -218,6 +218,15 @@ def _stop_and_start(world: World) -> None:
     world.later(2.0, world.start_agent)
 
 
+def _set_policy(world: World, flows: tuple[StaticFlow, ...]) -> None:
+    """At the mobile node, which tells the home agent; without exchange at both ends."""
+    if not world.config.exchange_flows:
+        if world.agent is None:
+            return
+        world.perform("ha", world.agent.set_policy(HOME, flows, world.time("ha")))
+    world.perform("mn", world.node.set_policy(flows, world.time("mn")))
+
+
 EVENTS: dict[str, Callable[[World], Any]] = {
     "wlan here": _address("wlan", 2), "wlan there": _address("wlan", 3),
     "lte here": _address("lte", 2), "lte there": _address("lte", 3),
@@ -229,8 +238,7 @@ EVENTS: dict[str, Callable[[World], Any]] = {
     "register": lambda world: world.perform("mn", world.node.register(None, world.time("mn"))),
     "leave": lambda world: world.perform("mn", world.node.deregister(None, world.time("mn"))),
     "leave lte": lambda world: world.perform("mn", world.node.deregister("lte", world.time("mn"))),
-    "policy": lambda world: world.perform("mn", world.node.set_policy(FLOWS[:2], world.time("mn"))),
-    "no policy": lambda world: world.perform("mn", world.node.set_policy((), world.time("mn"))),
+    "policy": lambda world: _set_policy(world, FLOWS[:2]), "no policy": lambda world: _set_policy(world, ()),
 }  # fmt: skip
 _SCRIPT = st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.sampled_from([0.0, 0.03, 0.4, 2.0, 9.0, 25.0])), max_size=14)
 _MODES = st.sampled_from(
