@@ -63,6 +63,12 @@ class MobileIpMptcp(MobileIp):
         """mptcpize makes the program's TCP sockets MPTCP sockets."""
         return ["mptcpize", "run", *argv]
 
+    def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
+        """The binding as with Mobile IP alone; the old interface's subflows become backup: make before break."""
+        super().handover_begins(bed, old, new)
+        for command, interface in (("release", new), ("leave", old)):
+            bed.agent_command(bed.mn.name, MANAGER_ROLE, {"cmd": command, "interface": interface})
+
     def break_before_make(self, bed: Testbed, old: str, new: str) -> None:
         """The subflows and the binding of the old interface go before the new one is registered."""
         bed.agent_command(bed.mn.name, MANAGER_ROLE, {"cmd": "withhold", "interface": old})

@@ -206,6 +206,14 @@ def test_interface_is_withheld_by_command() -> None:
             stream.goes_on()
             agent.ask("release", interface="mn-p0")
             settled(net, {HOA, COA1, COA2})
+            for command, backup in (("leave", True), ("release", False)):
+                agent.ask(command, interface="mn-p0")
+                wait_until(
+                    lambda backup=backup: {row.local: row.backup for row in net.subflows()}
+                    == {HOA: False, COA1: backup, COA2: False},
+                    WAIT_S, f"after {command}",
+                )  # fmt: skip
+                stream.goes_on()
             with pytest.raises(RuntimeError, match="not configured"):
                 agent.ask("release", interface="eth9")
         agent.end()

@@ -20,9 +20,10 @@ def roles(
     care_of = [item for item in usable if item.kind is Kind.CARE_OF]
     living = [item for item in care_of if item.address not in dead]
     result = {item.address: Role.CLOSED for item in usable if item.address in dead}
-    cheapest = min((item.cost for item in living), default=0)
+    staying = [item for item in living if not item.leaving] or living
+    cheapest = min((item.cost for item in staying), default=0)
     for item in living:
-        backup = policy.care_of is CareOfUse.CHEAPEST and item.cost > cheapest
+        backup = item not in staying or (policy.care_of is CareOfUse.CHEAPEST and item.cost > cheapest)
         result[item.address] = Role.BACKUP if backup else Role.ACTIVE
     for item in usable:
         if item.kind is Kind.HOME and item.address not in dead:

@@ -36,6 +36,8 @@ class LocalAddress:
     domain: str = ""
     """Security domain: a connection never has addresses of two."""
     home_agent: str = ""
+    leaving: bool = False
+    """It will go soon: others shall carry what it does."""
 
 
 @dataclass(frozen=True, slots=True)

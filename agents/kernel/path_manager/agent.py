@@ -56,7 +56,7 @@ class PathManagerAgent(Reconciler):
         """Control commands by name."""
         return {
             "status": self._status, "policy": self._policy, "refresh": self._refresh,
-            "withhold": self._withhold, "release": self._release,
+            "withhold": self._withhold, "leave": self._leave, "release": self._release,
         }  # fmt: skip
 
     def deadlines_s(self) -> list[float | None]:
@@ -214,7 +214,7 @@ class PathManagerAgent(Reconciler):
             return {
                 "agent": self.file.agent, "pid": os.getpid(), **self.core.status(), "overruns": self.overruns,
                 "failures": list(self.failures.values()), "silent_mobile_nodes": dict(self.surroundings.silent),
-                "withheld": sorted(self.surroundings.withheld),
+                "withheld": sorted(self.surroundings.withheld), "leaving": sorted(self.surroundings.leaving),
                 "policies": list(POLICIES),
             }  # fmt: skip
 
@@ -241,9 +241,15 @@ class PathManagerAgent(Reconciler):
         self.surroundings.withheld.add(self._named(request))
         return await self._refresh(request)
 
+    async def _leave(self, request: dict[str, Any]) -> dict[str, Any]:
+        """An interface will go soon: its addresses are backup while another one works."""
+        self.surroundings.leaving.add(self._named(request))
+        return await self._refresh(request)
+
     async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
         """Use an interface again."""
         self.surroundings.withheld.discard(self._named(request))
+        self.surroundings.leaving.discard(self._named(request))
         return await self._refresh(request)
 
     def _named(self, request: dict[str, Any]) -> str:

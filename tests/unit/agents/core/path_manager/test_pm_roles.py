@@ -1,5 +1,6 @@
 """What every policy makes of every address."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -43,6 +44,15 @@ def test_somebody_is_active_while_something_lives(policy: str) -> None:
             continue
         found = roles(POLICIES[policy], addresses, set(), care_of_up, home_closed=False)
         assert Role.ACTIVE in found.values()
+
+
+@pytest.mark.parametrize("policy", ["all", "coa-only", "cheapest"])
+def test_what_will_go_is_backup_while_another_care_of_address_lives(policy: str) -> None:
+    going = replace(CHEAP, leaving=True)
+    found = roles(POLICIES[policy], [H, going, DEAR], set(), True, home_closed=False)
+    assert (found[going.address], found[DEAR.address]) == (B, A)
+    found = roles(POLICIES[policy], [H, going, DEAR], {DEAR.address}, True, home_closed=False)
+    assert found[going.address] is A, "it is the last one"
 
 
 def test_policies_say_what_they_are_called() -> None:
