@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.charts.distributions import gap_distribution_figure
 from analysis.charts.homeroute import Ways, home_route_figure
+from analysis.charts.loads import Loads, load_figure
 from analysis.figures import cumulative_figure, gap_figure, side_by_side_figure
 from analysis.html import Picture, keep
 from analysis.parallel import map_parallel
@@ -135,13 +136,26 @@ def _section(campaign: Campaign, scenario: str, label: str, rows: list[Row], ste
         pictures.append(keep(side_by_side_figure(columns), goodput, f"Rate per path over time, {label}"))
         figure = cumulative_figure(curves, "received by the application")
         pictures.append(keep(figure, received, f"Data received over time by mechanism, {label}"))
-    ways = [Ways(text, result.metrics["home_agent"]) for text, result in chosen if result and result.metrics.get("home_agent")]
-    if ways:
+    drawn = [(text, result) for text, result in chosen if result is not None]
+    pictures += way_pictures(drawn, label, stem)
+    repeated = any(len(cell.results) > 1 for cell in cells)
+    return Section(scenario, label, pictures, repeated, drawn, [(labels[cell.mechanism], cell.results) for cell in cells])
+
+
+def way_pictures(chosen: Sequence[tuple[str, Result]], label: str, stem: Path) -> list[Picture]:
+    """Where data left the way over a home agent, which one it took when; where capacities changed, how the load met them."""
+    pictures = []
+    ways = [Ways(text, result.metrics["home_agent"]) for text, result in chosen if result.metrics.get("home_agent")]
+    if any(use["direct_since_s"] is not None for _, use in ways):
         picture = keep(home_route_figure(ways), stem.with_name(f"{stem.name}-ways"), f"Over the home agent or direct, {label}")
         pictures.append(picture)
-    repeated = any(len(cell.results) > 1 for cell in cells)
-    drawn = [(text, result) for text, result in chosen if result is not None]
-    return Section(scenario, label, pictures, repeated, drawn, [(labels[cell.mechanism], cell.results) for cell in cells])
+    known = [(text, (result.metrics.get("load") or {}).get("phases") or []) for text, result in chosen]
+    most = max((len(phases) for _, phases in known), default=0)
+    loads = [Loads(text, phases) for text, phases in known if len(phases) == most]
+    if most > 1:
+        picture = keep(load_figure(loads), stem.with_name(f"{stem.name}-load"), f"Load and capacity of the networks, {label}")
+        pictures.append(picture)
+    return pictures
 
 
 def draw_runs(results: list[Result], sections: list[Section], taken_bytes: int, base: Path) -> None:
