@@ -193,6 +193,9 @@ def check_end(net: Lab, home: Agent, mobile: Agent) -> None:
         assert "mip" not in left
         assert "proto 202" not in left, left
     assert net.command("mn", "sysctl", "-n", "net.ipv4.conf.mn-p0.arp_ignore").strip() == "0"
+    assert net.command("ha", "sysctl", "-n", "net.ipv4.fwmark_reflect").strip() == "0", "also after an agent that was killed"
+    assert [row["event"] for row in home.events("recovered")] == ["recovered"]
+    assert not list(net.folder.glob("*.parameters*"))
 
 
 def check_policy() -> None:

@@ -77,7 +77,7 @@ class Driver:
         self.interfaces = interfaces
         self.problems = Problems(log)
         self.netlink = MobileNetlink()
-        self.parameters = Parameters()
+        self.parameters = Parameters(note=f"{configuration.control}.parameters")
         self.tunnels = Tunnels(
             self.netlink, self._from_tunnel, self._from_engine,
             backend=configuration.tunnels, port=configuration.port, offloads=configuration.offloads,
@@ -140,6 +140,9 @@ class Driver:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
+            left = self.parameters.recover()
+            if left:
+                self.log.write("recovered", parameters=left)
             self.forwarder.install()
             self.set_up()
             loop.add_reader(self.registration.fileno(), self._on_datagrams)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from agents.core.mobileip.actions import Encapsulation, Tunnel
 from agents.kernel.mobileip.netlink import MobileNetlink
-from agents.kernel.mobileip.pages import preferring
+from agents.kernel.mobileip.pages import ROWS, preferring
 from agents.kernel.mobileip.tunnels.engine import Engine
 from agents.kernel.mobileip.tunnels.headers import PROTOCOL_GRE, PROTOCOL_IPIP
 from agents.kernel.mobileip.tunnels.inner import Inner, open_inner
@@ -310,7 +310,7 @@ class Tunnels:
                 fcntl.ioctl(sock, _SIOCSIFMTU, struct.pack("16si20x", port.device.encode(), mtu))
 
     # -- for people ---------------------------------------------------------------------------------------------------
-    def status(self, limit: int, wanted: Iterable[tuple[str, str, int]] = ()) -> list[dict[str, Any]]:
+    def status(self, limit: int = ROWS, wanted: Iterable[tuple[str, str, int]] = ()) -> list[dict[str, Any]]:
         """One row for each tunnel: at most so many, those whose ends are `wanted` first."""
         keys = preferring((key for key in wanted if key in self.ports), self.ports, limit)
         return [self._row(self.ports[key]) for key in keys]

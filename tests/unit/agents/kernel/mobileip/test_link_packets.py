@@ -7,6 +7,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP
 
 from agents.core.mobileip.actions import SendIcmp, SendMessage
+from agents.kernel.mobileip import parameters as parameters_module
 from agents.kernel.mobileip.arp import announcement
 from agents.kernel.mobileip.clock import ntp_of
 from agents.kernel.mobileip.links import group_link_address, icmp_packet, udp_packet
@@ -72,3 +73,41 @@ def test_parameters_get_their_old_values_back(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder = 1: "):
         parameters.set("folder", 1)
+
+
+def killed(root: Path, note: str) -> None:
+    """An agent changes two parameters and is killed."""
+    parameters = Parameters(str(root), note)
+    assert parameters.recover() == []
+    parameters.set("a", 1)
+    parameters.set("b", 0)
+
+
+def test_the_next_agent_puts_back_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    for name, value in (("a", "0"), ("b", "1")):
+        (tmp_path / name).write_text(f"{value}\n")
+    note = str(tmp_path / "note")
+    killed(tmp_path, note)
+    (tmp_path / "b").write_text("2\n")  # somebody else has changed it since
+    following = Parameters(str(tmp_path), note)
+    assert following.recover() == ["a"]
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["0\n", "2\n"]
+    assert not Path(note).exists()
+    following.set("a", 1)
+    following.restore()
+    assert (tmp_path / "a").read_text() == "0\n"
+    assert not Path(note).exists()
+
+
+def test_a_note_of_another_namespace_or_without_sense_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("a", "0"), ("b", "1")):
+        (tmp_path / name).write_text(f"{value}\n")
+    note = str(tmp_path / "note")
+    killed(tmp_path, note)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(parameters_module, "_namespace", lambda: "another")
+        assert Parameters(str(tmp_path), note).recover() == []
+    assert (tmp_path / "a").read_text() == "1\n"
+    for text in ("", "[]", "{}", '{"parameters": 1}', '{"parameters": {"a": {}}}'):
+        Path(note).write_text(text)
+        assert Parameters(str(tmp_path), note).recover() == []
