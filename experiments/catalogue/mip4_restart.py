@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     title="The home agent crashes and is back",
     summary="At 4 s everything on the home agent's node is killed and the node is silent; 0.5 s or 5 s later it is "
     "back and reads its bindings from disk. Three downloads and a dialogue go on. "
-    "After the short crash the mobile node has nothing to register; during the long one it gives its paths up (probes).",
+    "The mobile node keeps its paths, for all are silent at the same time (probes), and asks for its bindings again.",
     scenarios=SCENARIOS,
     mechanisms=MECHANISMS,
     workloads=(Workload(kind="mix", parameters={"bulk": 3, "rpc": 1}),),
@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="no-flow-is-lost",
             text="No flow is lost: every download arrives whole, the dialogue goes on",
-            source=Source(key="rfc5944", where="section 3.8"),
+            source=Source(key="rfc5944", where="section 3.8.1"),
             metric="survived",
             aggregate="all",
             bound=Bound(op="==", value=True),

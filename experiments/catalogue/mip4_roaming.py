@@ -55,7 +55,7 @@ EXPERIMENT = Experiment(
         Claim(
             id="deregisters",
             text="At home again the mobile node takes its binding off",
-            source=Source(key="rfc5944", where="section 3.6.1"),
+            source=Source(key="rfc5944", where="section 2.4.3"),
             metric="mobileip.deregistrations",
             aggregate="min",
             bound=Bound(op=">=", value=1.0),

@@ -154,7 +154,7 @@ class Probe:
     """Mobile node: send an echo request from the home address to the home agent through the tunnel of binding `bid`.
 
     Asks for one answer: its round-trip time, or that none came in `timeout_s`. Keeps mappings of NATs alive as well
-    (RFC 3519 section 3.4).
+    (RFC 3519 section 4.9).
     """
 
     bid: int

@@ -41,7 +41,7 @@ def is_well_formed(flow: FlowBinding) -> bool:
 
 
 def bids_known(flows: Iterable[FlowBinding], known: Iterable[int]) -> bool:
-    """Whether all BIDs that packets are to be forwarded to are known (RFC 7629 section 5.3); the BID of DROP is ignored."""
+    """Whether all BIDs that packets are to be forwarded to are known (RFC 7629 section 5.2); the BID of DROP is ignored."""
     bids = set(known)
     return all(bids.issuperset(flow.bids) for flow in flows if flow.action == FlowAction.FORWARD)
 

@@ -1,4 +1,4 @@
-"""The home agent (RFC 5944 section 3.8, RFC 3024 section 4, RFC 3519 section 4, RFC 2794, RFC 7629 section 5.3).
+"""The home agent (RFC 5944 section 3.8, RFC 3024 section 4, RFC 3519 section 4, RFC 2794, RFC 7629 section 5.2).
 
 A request passes `home_agent_admission` (octets: who, authentic, new), `home_agent_checks` (what it asks for, reply codes) and
 `home_agent_state` (bindings, tunnels, forwarding). Every action of a request that must be durable comes before its reply.
@@ -311,7 +311,7 @@ def _binding(registration: Registration, granted_s: int, now: Now) -> Binding:
 
 
 def _has_unknown_extension(data: bytes) -> bool:
-    """A type below 128 that is not known: the message is discarded without a word (RFC 5944 section 1.11)."""
+    """A type below 128 that is not known: the message is discarded without a word (RFC 5944 section 1.8)."""
     return any(kind < _SKIPPABLE and kind not in _KNOWN_NON_SKIPPABLE for kind, _, _ in walk(data))
 
 

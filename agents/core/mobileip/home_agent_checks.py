@@ -96,7 +96,7 @@ def _care_of_loop(item: Registration) -> Code | None:
 
 
 def _udp(item: Registration) -> Code | None:
-    """UDP is needed and not offered, or with an encapsulation inside that is not (RFC 3519 section 3.6)."""
+    """UDP is needed and not offered, or with an encapsulation inside that is not (RFC 3519 sections 3.1.4, 3.5)."""
     if item.behind_nat and not item.config.udp_tunnel:
         return Code.UDP_ENCAPSULATION_UNAVAILABLE
     if item.in_udp and item.udp is not None and item.udp.encapsulation not in (0, Tunnelled.IP_IN_IP):

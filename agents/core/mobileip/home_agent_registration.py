@@ -133,7 +133,7 @@ class Registration:
     # -- what follows from it -----------------------------------------------------------------------------------------
     @cached_property
     def behind_nat(self) -> bool:
-        """The source is not the care-of address (RFC 3519 section 4.4), and no foreign agent on the way explains it (R bit)."""
+        """The source is not the care-of address (RFC 3519 section 4.6), and no foreign agent on the way explains it (R bit)."""
         if self.udp is None or self.datagram.source == self.request.care_of_address:
             return False
         return not (self.udp.registration_required and self.co_located)

@@ -102,7 +102,7 @@ class MobileNodeConfig:
     """Ask for UDP tunnelling where there is a NAT (RFC 3519)."""
     nat_force: bool = False
     keepalive_s: float = 110.0
-    """RFC 3519 section 3.4; the home agent's value has precedence."""
+    """RFC 3519 section 4.9; the home agent's value has precedence."""
     nai: bytes = b""
     """Network access identifier (RFC 2794), for a home address that the home agent assigns."""
     foreign_associations: dict[str, SecurityAssociation] = field(default_factory=dict)

@@ -68,7 +68,7 @@ def _note_failure(node: Node, route: Route) -> None:
     route.validated = False
     plain = route.binding is not None and route.binding.tunnel.encapsulation is not Encapsulation.UDP
     if route.measurement.answered_s is None and plain and node.config.nat_traversal:
-        route.udp_force = True  # something on the way lets nothing but UDP and TCP pass (RFC 3519 section 3.1)
+        route.udp_force = True  # something on the way lets nothing but UDP and TCP pass (RFC 3519 section 3.1.1)
 
 
 def is_silent(node: Node, route: Route) -> bool:

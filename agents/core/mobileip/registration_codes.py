@@ -1,4 +1,4 @@
-"""Codes of Registration Replies (RFC 5944 section 3.4, RFC 3024 section 3.4, RFC 3519 section 3.6, RFC 7629 section 4.3)."""
+"""Codes of Registration Replies (RFC 5944 section 3.4, RFC 3024 section 3.4, RFC 3519 section 3.5, RFC 7629 section 4.3)."""
 
 from enum import IntEnum
 from typing import Final

@@ -4,7 +4,7 @@
 ground for refusal (r and x of a request, the reserved bits of extensions 144, 44 and 154 and of tunnel data). They are kept in
 `flags` and in the fields `reserved`: values compare equal without them, and authenticators cover them.
 Extensions of unknown types from 128 on are kept as they are. One of an unknown type below 128 makes the whole message worthless
-(RFC 5944 section 1.11), and so does an extension of a known type whose length cannot be. A traffic selector that cannot be read
+(RFC 5944 section 1.8), and so does an extension of a known type whose length cannot be. A traffic selector that cannot be read
 does not: its flow binding has no `selector`, and the receiver can answer it.
 The type 154 has the long format although its number is in the range of the short one (RFC 7629 section 4).
 

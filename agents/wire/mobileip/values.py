@@ -96,7 +96,7 @@ class EncapsulatingDelivery:
 
 
 class Tunnelled(IntEnum):
-    """What is inside UDP tunnel data messages, as an IP protocol number (RFC 3519 section 3.1.1)."""
+    """What is inside UDP tunnel data messages, as an IP protocol number (RFC 3519 section 3.1.4)."""
 
     IP_IN_IP = 4
     GRE = 47
@@ -190,7 +190,7 @@ class FlowBinding:
 
 @dataclass(frozen=True, slots=True)
 class UnknownExtension:
-    """An extension that is not known here, kept byte for byte. Types below 128 are not skippable (RFC 5944 section 1.11).
+    """An extension that is not known here, kept byte for byte. Types below 128 are not skippable (RFC 5944 section 1.8).
 
     `data` is what follows the length; for type 154, which has the long format, the subtype and then what follows the length.
     """

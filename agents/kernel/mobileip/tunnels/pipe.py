@@ -55,7 +55,7 @@ class Pipe:
             if not packets or packets[0][0] >> 4 != 4:
                 self._drop("no-ipv4")
             elif packets[0][12:16] == self._far:
-                # What comes from the tunnel's end must not go back to it: a routing loop (RFC 2003 section 5.1).
+                # What comes from the tunnel's end must not go back to it: a routing loop (RFC 2003 section 3.2).
                 self._drop("loop")
             else:
                 self._try_send(packets)
