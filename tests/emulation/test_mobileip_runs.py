@@ -1,51 +1,21 @@
 """One short run of every mechanism of Mobile IPv4 through the command line, judged from its captures."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.metrics import evaluate
-from analysis.rundir import load_run
-from experiments.capsule import ROOT, environment
+from tests.emulation.one_run import metrics_of_run
 
 pytestmark = pytest.mark.emulation
 
-ROAMLAB = ROOT / ".venv" / "bin" / "roamlab"
 SHORT = Path(__file__).with_name("short_mobileip.py")
-RUN_TIMEOUT_S = 180.0
-DISTURBED = ("link relay was late", "gap is", "ms late", "voice-1: the application counted")
-"""What a busy machine makes of a run: its figures are not used, but it must have worked. Of a call, packets that arrive right
-behind the reply, before the mobile node has opened its tunnel, are in the captures only."""
 ON_WLAN, ON_LTE = {"wlan": 1.0, "lte": 0.0}, {"wlan": 0.0, "lte": 1.0}
 
 
 def metrics_of(results: Path, mechanism: str, scenario: str = "carrier-loss") -> dict[str, Any]:
-    """Run it; its metrics. It ended well, or something disturbed the measurement and nothing else."""
-    argv = [
-        str(ROAMLAB),
-        "run",
-        str(SHORT),
-        "--results",
-        str(results),
-        "--json",
-        "--no-report",
-        "-m",
-        mechanism,
-        "-s",
-        scenario,
-    ]
-    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    (manifest,) = results.glob("short-mobileip/*/manifest.json")
-    found = json.loads(manifest.read_text())
-    assert found["state"] == "complete", found["reason"]
-    metrics, _ = evaluate(load_run(manifest.parent))
-    for problem in (metrics["why_not"] or "").split("; "):
-        assert not problem or any(word in problem for word in DISTURBED), problem
-    return metrics
+    """Run the short experiment's scenario; its metrics."""
+    return metrics_of_run(str(SHORT), results, mechanism, scenario)
 
 
 @pytest.mark.parametrize("mechanism", ["mip4", "mip4-fa", "mip4-multipath", "mip4-multipath-backup", "mip4-multipath-packets"])
