@@ -66,8 +66,7 @@ class MobileIpMptcp(MobileIp):
     def handover_begins(self, bed: Testbed, old: str, new: str) -> None:
         """The binding as with Mobile IP alone; the old interface's subflows become backup: make before break."""
         super().handover_begins(bed, old, new)
-        for command, interface in (("release", new), ("leave", old)):
-            bed.agent_command(bed.mn.name, MANAGER_ROLE, {"cmd": command, "interface": interface})
+        bed.agent_command(bed.mn.name, MANAGER_ROLE, {"cmd": "leave", "interface": old})
 
     def break_before_make(self, bed: Testbed, old: str, new: str) -> None:
         """The subflows and the binding of the old interface go before the new one is registered."""

@@ -47,6 +47,8 @@ class PathManager:
     def __init__(self, config: PathManagerConfig) -> None:
         self.config = config
         self.policy_name = config.policy
+        self.leaving = ""
+        """Interface that will go soon."""
         self.watch = Watch(config.detection)
         self.connections: dict[int, Managed] = {}
         self.addresses: list[LocalAddress] = []
@@ -157,6 +159,11 @@ class PathManager:
             managed.attempts.clear()
         return [Log("policy", {"policy": name}), *self._plan(now_s)]
 
+    def leave(self, interface: str, now_s: float) -> list[Action]:
+        """This interface will go soon, and no other one: what it carries shall move to others that live."""
+        self.leaving = interface
+        return [Log("leaving", {"interface": interface}), *self._plan(now_s)]
+
     # -- times --------------------------------------------------------------------------------------------------------
     def next_deadline(self, now_s: float) -> float | None:
         """When the sockets shall be read or `handle_timer` be called; None: not before something happens."""
@@ -181,7 +188,7 @@ class PathManager:
     def status(self) -> dict[str, Any]:
         """Everything."""
         return {
-            "policy": self.policy_name, "path_manager": "userspace" if self.config.userspace else "kernel",
+            "policy": self.policy_name, "leaving": self.leaving, "path_manager": "userspace" if self.config.userspace else "kernel",
             "addresses": [_row(item) for item in self.addresses],
             "connections": [self._describe(managed) for managed in self.connections.values()],
             "paths": [
@@ -276,8 +283,9 @@ class PathManager:
         return [Log("join-refused", fields)]
 
     def _planner(self, now_s: float) -> Planner:
+        addresses = [replace(item, leaving=bool(item.interface) and item.interface == self.leaving) for item in self.addresses]
         planner = Planner(
-            self.config, POLICIES[self.policy_name], self.watch, self.addresses, self._present, now_s
+            self.config, POLICIES[self.policy_name], self.watch, addresses, self._present, now_s
         )  # fmt: skip
         planner.remember(self._ours)
         return planner

@@ -214,7 +214,7 @@ class PathManagerAgent(Reconciler):
             return {
                 "agent": self.file.agent, "pid": os.getpid(), **self.core.status(), "overruns": self.overruns,
                 "failures": list(self.failures.values()), "silent_mobile_nodes": dict(self.surroundings.silent),
-                "withheld": sorted(self.surroundings.withheld), "leaving": sorted(self.surroundings.leaving),
+                "withheld": sorted(self.surroundings.withheld),
                 "policies": list(POLICIES),
             }  # fmt: skip
 
@@ -243,13 +243,17 @@ class PathManagerAgent(Reconciler):
 
     async def _leave(self, request: dict[str, Any]) -> dict[str, Any]:
         """An interface will go soon: its addresses are backup while another one works."""
-        self.surroundings.leaving.add(self._named(request))
-        return await self._refresh(request)
+        name = self._named(request)
+        async with self.lock:
+            await self._perform(self.core.leave(name, self.now_s()))
+            self._wake.set()
+            return {"leaving": name}
 
     async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
         """Use an interface again."""
         self.surroundings.withheld.discard(self._named(request))
-        self.surroundings.leaving.discard(self._named(request))
+        if self.core.leaving == self._named(request):
+            self.core.leaving = ""
         return await self._refresh(request)
 
     def _named(self, request: dict[str, Any]) -> str:

@@ -21,8 +21,6 @@ class Surroundings:
         self._told: dict[str, Home] = {}
         self.withheld: set[str] = set()
         """Interfaces whose addresses shall not be used, by command."""
-        self.leaving: set[str] = set()
-        """Interfaces that will go soon, by command."""
         self.silent: dict[str, str] = {}
         """Control socket of a mobile node that did not answer -> why."""
 
@@ -56,8 +54,7 @@ class Surroundings:
                 if await self._kernel.leaves_by(item.address) == link.index:
                     result.append(
                         LocalAddress(
-                            str(address), Kind.CARE_OF, interface.name, link.index, interface.cost, interface.domain,
-                            leaving=interface.name in self.leaving,
+                            str(address), Kind.CARE_OF, interface.name, link.index, interface.cost, interface.domain
                         )
                     )  # fmt: skip
         return result

@@ -1,5 +1,6 @@
 """Decisions that need no world: domains, servers, strangers, repeated and lost events, endpoints of the kernel."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,7 @@ from agents.core.path_manager.values import (
     Log,
     Remove,
     SetEndpointBackup,
+    SetPriority,
     Subflow,
     SubflowClosed,
     Withdrawn,
@@ -129,6 +131,20 @@ def test_when_nothing_works_the_peer_is_looked_for_at_its_first_address() -> Non
     """Both hosts have moved at once: of the peer only the home address is valid."""
     assert {(LTE.address, CN), (HOME.address, CN)} <= elsewhere("coa-only")
     assert CN not in {remote for _local, remote in elsewhere("coa-only-no-rejoin")}
+
+
+def test_leaving_an_interface_makes_its_subflow_backup_at_once() -> None:
+    named = [HOME, replace(WLAN, interface="wlan"), replace(LTE, interface="lte")]
+    core = manager(named)
+    rows = [row(HOME.address), row(WLAN.address, 1), row(LTE.address, 2)]
+    core.sockets_read([connection()], rows, 1.0)
+    asked = of(core.leave("wlan", 1.1), SetPriority)
+    assert [(action.local, action.backup) for action in asked] == [(WLAN.address, True)]  # type: ignore[union-attr]
+    rows[1] = row(WLAN.address, 1, backup=True)
+    asked = of(core.leave("lte", 1.2), SetPriority)
+    assert {(action.local, action.backup) for action in asked} == {  # type: ignore[union-attr]
+        (WLAN.address, False), (LTE.address, True),
+    }  # fmt: skip
 
 
 def test_number_of_subflows_is_bounded() -> None:
