@@ -20,6 +20,8 @@ from analysis.connections.missed import Answers, Spans, by_stream, find_missed, 
 from analysis.connections.model import Array, Bools, Int64s, Reconstruction
 
 _NEVER_NS = np.iinfo(np.int64).max
+_DELAYED_ACK_NS = 200_000_000
+"""Linux delays no acknowledgment longer (TCP_DELACK_MAX); RFC 5681 section 4.2 allows 500 ms."""
 
 
 class Growth(NamedTuple):
@@ -214,12 +216,15 @@ def _last_before(t: Transfer, data_ack_ns: Int64s, otherwise: Bools) -> Bools:
     """Of the copies that came before their data was acknowledged, the last of every byte; `otherwise` where there are none.
 
     What fills a hole is acknowledged at once, and all else soon (RFC 5681 section 4.2): had an earlier copy been taken, the
-    acknowledgment would have come before the later one. A copy that came after the acknowledgment was not needed.
+    acknowledgment would have come before the later one. A copy that came after the acknowledgment was not needed. That needs
+    a host whose acknowledgments get out: of copies that nobody acknowledged for longer than an acknowledgment may be delayed,
+    as of a host that has just lost its address, the first one counts.
     """
     early = (t.begin >= 0) & (t.time_ns <= data_ack_ns) & (data_ack_ns < _NEVER_NS)
     if (t.new_bytes[early] == t.end[early] - t.begin[early]).all() and not (otherwise & ~early).any():
         return early
-    rows = np.concatenate((np.flatnonzero(early)[::-1], np.flatnonzero(otherwise & ~early)))
+    soon = early & (data_ack_ns - t.time_ns <= _DELAYED_ACK_NS)
+    rows = np.concatenate((np.flatnonzero(soon)[::-1], np.flatnonzero(early & ~soon), np.flatnonzero(otherwise & ~early)))
     counts = cover(t.stream[rows], t.begin[rows], t.end[rows], t.streams).new_bytes > 0
     taken = np.zeros(early.size, np.bool_)
     taken[rows[counts]] = True

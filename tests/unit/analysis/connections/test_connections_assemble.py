@@ -529,5 +529,21 @@ def test_a_copy_that_fills_nothing_until_the_next_one_comes_was_not_taken():
     assert copies(needed=True) == [(50, 1000), (60, 2000)]
 
 
+@pytest.mark.parametrize(("answer_ms", "taken_ms"), [(250.0, 60), (2.0, 500)])
+def test_a_late_copy_that_nobody_answers_proves_nothing(answer_ms, taken_ms):
+    """A host that has lost its address takes data and cannot say so; that is repeated at 500 ms. What it answers then, it took
+    then."""
+    packets = Packets()
+    first = initial(packets)
+    second = joined(packets, 5)
+    first.send(50, False, 0, 1000, **mapping(dsn(False, 0), 1, 1000))
+    first.send(50.01, True, acked=1000, **data_ack(dsn(False, 1000)))
+    first.send(60, False, 1000, 1000, **mapping(dsn(False, 1000), 1001, 1000))
+    first.send(500, False, 1000, 1000, **mapping(dsn(False, 1000), 1001, 1000))
+    second.send(500 + answer_ms, True, **data_ack(dsn(False, 2000)))
+    time_ns, reached = delivery(reconstruct_core(packets.table()), 0, False, at_receiver=True)
+    assert list(zip((time_ns / 1e6).tolist(), reached.tolist(), strict=True)) == [(50, 1000), (taken_ms, 2000)]
+
+
 def test_elsewhere_on_the_path_the_acknowledged_copy_counts():
     assert copies(needed=False, at_receiver=False) == [(50, 1000), (60, 2000)]
