@@ -188,7 +188,8 @@ class PathManager:
     def status(self) -> dict[str, Any]:
         """Everything."""
         return {
-            "policy": self.policy_name, "leaving": self.leaving, "path_manager": "userspace" if self.config.userspace else "kernel",
+            "policy": self.policy_name, "path_manager": "userspace" if self.config.userspace else "kernel",
+            "leaving": self.leaving,
             "addresses": [_row(item) for item in self.addresses],
             "connections": [self._describe(managed) for managed in self.connections.values()],
             "paths": [
