@@ -4,9 +4,9 @@ import select
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +73,13 @@ def stream(net: Lab) -> Stream:
 def move(flow: Stream, steps: Sequence[Callable[[], Any]]) -> None:
     """Each step in the middle of the stream: commands take their time in a thread of their own."""
     flow.run(SETTLE_S)
-    for step in steps:
-        thread = threading.Thread(target=step)
-        thread.start()
-        flow.run(BETWEEN_S)
-        thread.join()
+    with ThreadPoolExecutor(1) as others:
+        for step in steps:
+            done = others.submit(step)
+            while not done.done():
+                flow.run(BETWEEN_S / 4)
+            done.result()
+            flow.run(BETWEEN_S)
     flow.run(SETTLE_S)
 
 
@@ -108,8 +110,10 @@ def check_several() -> None:
         flow = stream(net)
         steps: list[Callable[[], Any]] = []
         for name in ("mn-p0", "mn-p1"):
-            steps += [lambda name=name: mobile.ask("deregister", interface=name),
-                      lambda name=name: mobile.ask("register", interface=name)]  # type: ignore[misc]  # fmt: skip
+            steps += [
+                lambda name=name: mobile.ask("deregister", interface=name),
+                lambda name=name: (mobile.ask("register", interface=name), used(mobile, 2), bound(home, 2)),
+            ]
         move(flow, steps * 2)
         assert flow.lost() == ([], [])
         bound(home, 2)
