@@ -6,18 +6,21 @@ tshark does not know the type 154 (RFC 7629) and reads it as a short extension; 
 import struct
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.packet import Raw
 
+from agents.core.mobileip.actions import Action, SendIcmp, SendMessage
 from agents.wire.mobileip import advertisement, authentication, codec, selectors, tunnel, tunnel_errors
 from agents.wire.mobileip import values as v
 from analysis.mobileip import mobileip4
 from analysis.mobileip.codes import REGISTRATION_FLAGS, letters
+from tests.unit.agents.core.mobileip.joined_network import World
 from tests.unit.agents.wire.mobileip import messages as m
 from tests.unit.agents.wire.mobileip.test_mobileip_advertisement import advertisements
 
@@ -125,6 +128,48 @@ def test_tshark_reads_the_same_extensions(tmp_path: Path) -> None:
         extensions, dissected(tmp_path, [from_udp(codec.encode(one)) for one in messages]), strict=True
     ):
         check_extension(extension, theirs)
+
+
+def test_all_extensions_but_those_of_type_154_are_shown_to_tshark() -> None:
+    shown_ones = {type(extension) for extension in drawn(m.standard)}
+    ours = set(get_args(v.Extension)) - {v.Multipath, v.FlowBinding, v.UnknownExtension}
+    assert shown_ones >= ours
+
+
+class Overheard(World):
+    """What the cores of all three roles send while a mobile node moves about."""
+
+    def perform(self, who: str, actions: list[Action]) -> None:
+        """Note the messages, then do what is asked for."""
+        self.messages: list[bytes] = getattr(self, "messages", [])
+        self.icmp: list[bytes] = getattr(self, "icmp", [])
+        self.messages += [action.data for action in actions if isinstance(action, SendMessage)]
+        self.icmp += [action.data for action in actions if isinstance(action, SendIcmp)]
+        super().perform(who, actions)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"nat_traversal": True, "nat_force": True}, {"broadcasts": True, "reverse_tunnel": False}]
+)
+@pytest.mark.parametrize("foreign", [False, True])
+def test_tshark_finds_nothing_malformed_in_what_the_roles_send(tmp_path: Path, foreign: bool, config: dict[str, Any]) -> None:
+    world = Overheard(foreign=foreign, multipath=False, **config)
+    world.attach("wlan", None if foreign else "10.1.0.2")
+    world.run(5.0)
+    world.attach("lte", "10.2.0.2")
+    world.detach("wlan")
+    world.run(5.0)
+    world.attach("wlan", "10.9.0.50")
+    world.run(5.0)
+    decoded = [codec.decode(data) for data in world.messages]
+    assert {type(message) for message in decoded} == {v.Request, v.Reply}
+    assert any(message.lifetime_s == 0 for message in decoded if isinstance(message, v.Request)), "a deregistration"
+    for message, theirs in zip(decoded, dissected(tmp_path, list(map(from_udp, world.messages))), strict=True):
+        assert isinstance(message, v.Request | v.Reply)
+        check_fixed_part(message, theirs)
+    icmp = [bytes(IP(src=HA, dst="224.0.0.1", ttl=1, proto=1) / Raw(data)) for data in world.icmp]
+    kinds = {numbers(theirs, "icmp.type")[0] for theirs in dissected(tmp_path, icmp)}
+    assert kinds == ({9, 10} if foreign else {10}), "advertisements, solicitations"
 
 
 def test_tshark_reads_authenticated_messages_of_every_kind(tmp_path: Path) -> None:
