@@ -24,14 +24,14 @@ SCENARIO = Scenario(
 AGAINST = {count: Workload(kind="contest", name=f"against-{count}", parameters={"tcp": count}) for count in (1, 3)}
 
 
-def _no_more(identifier: str, text: str, mechanisms: tuple[str, ...], source: Source) -> Claim:
-    """A connection takes no more of the bottleneck than TCP in its place."""
+def _share(identifier: str, text: str, op: str, mechanisms: tuple[str, ...], source: Source) -> Claim:
+    """A connection's share of the bottleneck beside that of a TCP connection in its place."""
     return Claim(
         id=identifier,
         text=text,
         source=source,
         metric="contest.share",
-        bound=Bound(op="<=", value=FAIR, others=(ONE_TCP,)),
+        bound=Bound(op=op, value=FAIR, others=(ONE_TCP,)),
         mechanisms=mechanisms,
         scenarios=(SCENARIO.name,),
         published="no figure",
@@ -51,19 +51,21 @@ EXPERIMENT = Experiment(
     mechanisms=(ONE_TCP, *UNCOUPLED, *COUPLED),
     workloads=tuple(AGAINST.values()),
     claims=(
-        _no_more(
-            "fair-coupled",
-            "“Coupled congestion control” distributes the traffic; it takes no more of a shared link than TCP would, here: at "
-            f"most {FAIR:g} times the share of a TCP connection in its place",
+        _share(
+            "coupled-is-fair",
+            "Traffic is distributed “using the coupled congestion control”, which is fair to TCP at a bottleneck, here: at most "
+            f"{FAIR:g} times the share of a TCP connection in its place",
+            "<=",
             COUPLED,
             Source(key="mobile-host-multihoming", where="section 5.1"),
         ),
-        _no_more(
-            "fair-uncoupled",
-            "The same of MPTCP as Linux has it, without coupling: RFC 6356 expects that it takes more, up to a share for every "
-            "subflow",
+        _share(
+            "uncoupled-takes-more",
+            "As Linux has it, with TCP's control on each subflow, the connection gets “more than its fair share at a bottleneck "
+            f"link traversed by more than one of its subflows”, here: at least {FAIR:g} times that of a TCP connection",
+            ">=",
             UNCOUPLED,
-            Source(key="rfc6356", where="section 2"),
+            Source(key="rfc6356", where="abstract"),
         ),
         Claim(
             id="link-is-used",
