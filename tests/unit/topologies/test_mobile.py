@@ -133,6 +133,22 @@ def test_middlebox_of_the_cn_adds_no_delay() -> None:
     assert (forwards["nat"], forwards["firewall"], forwards["rules"]) == (False, False, [])
 
 
+@pytest.mark.parametrize(
+    ("params", "shaped"),
+    [
+        ({"homes": 2}, [("hr1", "core"), ("hr2", "core")]),
+        ({"homes": 1, "home_middlebox": "firewall"}, [("mbh1", "core")]),
+        ({"homes": 1, "home_prefixes": 2}, [("isp1", "core"), ("isp2", "core")]),
+        ({}, []),
+    ],
+)
+def test_a_home_network_far_away(params: dict[str, Any], shaped: list[tuple[str, str]]) -> None:
+    topo = make("mobile", {**params, "home_uplink": {"rate_mbit": 100.0, "delay_ms": 30.0}})
+    links = [(a, b, info) for a, b, info in topo.links(withInfo=True) if info["cls"] is EmulatedLink and info["node1"] != "mn"]
+    assert [(info["node1"], info["node2"]) for _a, _b, info in links] == shaped
+    assert all(info["profile"].delay_ms == 30.0 for _a, _b, info in links)
+
+
 def link_seeds(seed: int) -> list[Any]:
     topo = make("mobile", {"core": "lan", "seed": seed})
     return [info["seed"] for _a, _b, info in topo.links(withInfo=True) if info["cls"] is EmulatedLink]
