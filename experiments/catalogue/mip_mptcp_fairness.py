@@ -7,7 +7,7 @@ UNCOUPLED, COUPLED = ("mptcp", "mip-mptcp"), ("mptcp-lia", "mip-mptcp-lia")
 DURATION_S = 40.0
 SHARED_MBIT = 10.0
 FAIR = 1.2
-"""Times what a TCP connection in its place gets. The RFC says "no more"; two runs of the same TCP differ by less than this."""
+"""Times what a TCP connection in its place gets. RFC 6356 says "no more", but the share of TCP itself differs between runs."""
 _ACCESS = {"rate_mbit": 30.0, "delay_ms": 15.0}
 
 SCENARIO = Scenario(
@@ -53,16 +53,16 @@ EXPERIMENT = Experiment(
     claims=(
         _share(
             "coupled-is-fair",
-            "Traffic is distributed “using the coupled congestion control”, which is fair to TCP at a bottleneck, here: at most "
-            f"{FAIR:g} times the share of a TCP connection in its place",
+            "Traffic is distributed “using the coupled congestion control”, which is fair to TCP at a bottleneck, here: at "
+            f"most {FAIR:g} times the share of a TCP connection in its place",
             "<=",
             COUPLED,
             Source(key="mobile-host-multihoming", where="section 5.1"),
         ),
         _share(
             "uncoupled-takes-more",
-            "As Linux has it, with TCP's control on each subflow, the connection gets “more than its fair share at a bottleneck "
-            f"link traversed by more than one of its subflows”, here: at least {FAIR:g} times that of a TCP connection",
+            "As Linux has it, with TCP's control on each subflow, the connection gets “more than its fair share at a "
+            f"bottleneck link traversed by more than one of its subflows”, here: at least {FAIR:g} times a TCP connection's",
             ">=",
             UNCOUPLED,
             Source(key="rfc6356", where="abstract"),
