@@ -71,8 +71,8 @@ smoke: setup-test ## emulation tests: real namespaces, captures, kernels
 	@$(PYTEST) tests/emulation -q -n 2 -m "not alone and not long"
 	@$(PYTEST) tests/emulation -q -m "alone and not long"
 
-proxy-test: setup-test ## the proxy against the kernel's MPTCP, its subflows judged by tshark, a short soak (10 minutes)
-	@$(PYTEST) tests/emulation/test_proxy_interop.py tests/emulation/test_proxy_clean.py tests/emulation/test_proxy_soak.py -q
+proxy-test: setup-test ## the proxy against the kernel's MPTCP, its subflows judged by tshark, a short soak (2 minutes)
+	@$(PYTEST) tests/emulation/test_proxy_interop.py tests/emulation/test_proxy_clean.py tests/emulation/test_proxy_soak.py -q -n 2
 
 guest-test: setup-test ## every test of the guest: all workloads, repetitions on a busy machine (15 minutes)
 	@$(PYTEST) tests/emulation/test_guest.py -q

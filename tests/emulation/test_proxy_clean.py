@@ -21,7 +21,7 @@ from tests.pcaps import applications as app
 from topologies.links.netns import inside
 from topologies.waiting import wait_until
 
-pytestmark = [pytest.mark.emulation, pytest.mark.long]
+pytestmark = pytest.mark.emulation
 PORT = 5001
 BYTES = 600_000
 FORBIDDEN = (
@@ -64,18 +64,23 @@ def captured(lab: Lab) -> Iterator[list[Path]]:
         process.wait(10)
 
 
-def judgement(file: Path) -> tuple[int, dict[str, int]]:
-    """Segments, and how often tshark says what is forbidden."""
-    words = ["tshark", "-r", str(file), "-n", "-Y", "tcp", "-o", "tcp.check_checksum:TRUE", "-T", "fields", "-e", "tcp.stream"]
+WHICH = ("frame.number", "ip.src", "tcp.flags.str", "tcp.seq", "tcp.len", "tcp.options")
+
+
+def judgement(file: Path) -> tuple[int, dict[str, list[str]]]:
+    """Segments, and those of which tshark says what is forbidden."""
+    words = ["tshark", "-r", str(file), "-n", "-Y", "tcp", "-o", "tcp.check_checksum:TRUE", "-T", "fields"]
+    words += [word for name in WHICH for word in ("-e", name)]
     words += [word for name in FORBIDDEN if name != "tcp.checksum.bad" for word in ("-e", name)]
     words += ["-e", "tcp.checksum.status", "-E", "separator=/t"]
     lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    found: dict[str, int] = {}
+    found: dict[str, list[str]] = {}
     for line in lines:
-        *said, status = line.split("\t")[1:]
+        cells = line.split("\t")
+        *said, status = cells[len(WHICH) :]
         for name, cell in zip(FORBIDDEN, [*said, "1" if status == "0" else ""], strict=True):
             if cell:
-                found[name] = found.get(name, 0) + 1
+                found.setdefault(name, []).append(" ".join(cells[: len(WHICH)]))
     return len(lines), found
 
 
@@ -110,7 +115,7 @@ def check_clean(peer: str, move: str) -> None:
             assert pair.client.received_hash.digest() == pair.server.sent_hash.digest()
         for file in files:
             count, found = judgement(file)
-            assert count > 100, f"{file.name}: {count} segments"
+            assert count > 30, f"{file.name}: {count} segments"
             assert not found, f"{file.name}: {found}"
         lost = dropped(lab)
         # After a break the peer's segments on the abandoned subflow are answered by an RST, which ends it for the firewall as

