@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.contact import contact_facts
 from analysis.evidence import (
     MOBILE,
     Evidence,
@@ -41,7 +42,7 @@ from analysis.several import flows_of
 from analysis.several import measure as measure_flows
 from analysis.streams import Stream, datagram_arrivals, find_stream, trace_stream
 
-METRICS_VERSION = 12
+METRICS_VERSION = 13
 """Raised whenever the meaning of a figure changes: older metrics.json files are then computed again."""
 SENDER_RECORD = "sender.json"
 DATAGRAM_SLACK = 2
@@ -110,6 +111,9 @@ def evaluate(run: Run) -> tuple[Json, Series | None]:
     if registered is not None:
         out["mobileip"] = registered
     out |= route_facts(evidence, series)
+    out |= contact_facts(evidence)
+    if run.manifest["mechanism"].get("falls_back") and out["contact"] and not out["contact"]["mptcp"]:
+        remark = f"plain TCP: {out['contact']['why_tcp']}" + (f"; {remark}" if remark else "")
     out["movement"] = movement_facts(evidence, series)
     captures_complete = all(c["complete"] for c in evidence.capture_notes) and bool(evidence.capture_notes)
     out |= {
@@ -236,7 +240,8 @@ def _bulk(evidence: Evidence) -> tuple[Json, Series | None]:
     capture = _from_stream(evidence, stream, complete)
     counted = int(receiver.get("bytes") or 0)
     # A connection that was cut may have delivered what it could not acknowledge, or lost what it had acknowledged.
-    agree = stream is not None and (counted == stream.total_bytes if complete else counted <= stream.arrived_bytes)
+    on_wire = counted + int(receiver.get("preface_bytes") or 0)
+    agree = stream is not None and (on_wire == stream.total_bytes if complete else counted <= stream.arrived_bytes)
     if application.totals.size and int(application.totals[-1]) != counted:
         evidence.problems.append(f"progress.csv ends at {application.totals[-1]} bytes, receiver.json says {counted}")
     agreement = compare_records(evidence, application, capture, stream, agree)

@@ -36,7 +36,12 @@ def describe_run(spec: RunSpec, run_id: str, campaign: str, state: str, reason: 
             "family": scenario.family,
             "events": [event_dict(event) for event in scenario.events],
         },
-        "mechanism": {"name": mechanism.name, "label": mechanism.label, "transport": mechanism.transport},
+        "mechanism": {
+            "name": mechanism.name,
+            "label": mechanism.label,
+            "transport": mechanism.transport,
+            "falls_back": mechanism.falls_back,
+        },
         "workload": {
             "name": workload.name,
             "kind": workload.kind,

@@ -16,6 +16,8 @@ class Mechanism:
     summary: ClassVar[str]
     transport: ClassVar[str] = "tcp"
     """What the captures must show on the wire: "tcp" or "mptcp"."""
+    falls_back: ClassVar[bool] = False
+    """It is MPTCP on the MN, and "tcp" on the wire since a peer has none: the report says so of each run."""
     carries_udp: ClassVar[bool] = True
     """False: UDP passes it by, so that a UDP workload would not show the mechanism."""
     requires: ClassVar[tuple[str, ...]] = ()
@@ -37,6 +39,10 @@ class Mechanism:
     def server_address(self, bed: "Testbed") -> str:
         """The address of the CN that the MN's program connects to."""
         return bed.cn_address(bed.family)
+
+    def contact_address(self, bed: "Testbed") -> str:
+        """The address of the MN that the CN calls: where its programs can be found, or that of the first path."""
+        return self.client_address(bed) or bed.address_on(bed.paths[0].interface)
 
     def other_client_address(self, bed: "Testbed") -> str | None:
         """What a program of the MN binds to when a connection from `client_address` has failed; by default the same."""

@@ -110,10 +110,30 @@ class MobileIpMptcpCheapest(MobileIpMptcp):
     policy: ClassVar[str] = "cheapest"
 
 
+class MobileIpMptcpPlainPeer(MobileIpMptcp):
+    """The CN has no MPTCP: a connection falls back to TCP, which Mobile IP alone carries."""
+
+    name: ClassVar[str] = "mip-mptcp-plain-cn"
+    label: ClassVar[str] = "Mobile IP + MPTCP, CN without"
+    summary: ClassVar[str] = "as mip-mptcp, but the CN has no MPTCP: connections fall back to TCP over the home agent"
+    transport: ClassVar[str] = "tcp"
+    falls_back: ClassVar[bool] = True
+
+    def prepare(self, bed: Testbed) -> None:
+        """The same, and MPTCP is off on the CN."""
+        super().prepare(bed)
+        bed.sysctl(bed.cn, "net.mptcp.enabled", 0)
+
+    def command(self, argv: list[str], node_name: str) -> list[str]:
+        """The CN's programs are as they are."""
+        return argv if node_name == "cn" else super().command(argv, node_name)
+
+
 MIP_MPTCP_MECHANISMS: tuple[type[MobileIpMptcp], ...] = (
     MobileIpMptcp,
     MobileIpMptcpDirect,
     MobileIpMptcpDirectOnly,
     MobileIpMptcpBackup,
     MobileIpMptcpCheapest,
+    MobileIpMptcpPlainPeer,
 )

@@ -55,8 +55,11 @@ def send_stream(sock: socket.socket, order: dict[str, Any], out: Path) -> None:
     report("done", role="sender", bytes=sent, error=error)
 
 
-def receive_stream(sock: socket.socket, out: Path) -> None:
-    """Receive until the end of the stream; write progress.csv (every read) and receiver.json."""
+def receive_stream(sock: socket.socket, out: Path, preface_bytes: int = 0) -> None:
+    """Receive until the end of the stream; write progress.csv (every read) and receiver.json.
+
+    `preface_bytes`: what came before it on the same connection; on the wire it is part of the stream.
+    """
     sha = hashlib.sha256()
     times_ns, totals = array("q"), array("q")
     received, complete, error = 0, False, None
@@ -81,7 +84,8 @@ def receive_stream(sock: socket.socket, out: Path) -> None:
         except OSError as problem:
             error = str(problem)
     summary = {"role": "receiver", "bytes": received, "sha256": sha.hexdigest(), "complete": complete, "error": error,
-               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), **names_if_known(sock)}  # fmt: skip
+               "connected_mono_ns": connected_ns, "ended_mono_ns": now_ns(), "preface_bytes": preface_bytes,
+               **names_if_known(sock)}  # fmt: skip
     sock.close()
     with (out / "progress.csv").open("w") as file:
         file.write("t_mono_ns,bytes\n")
@@ -90,7 +94,8 @@ def receive_stream(sock: socket.socket, out: Path) -> None:
     report("done", role="receiver", bytes=received, error=error)
 
 
-def _read_order(sock: socket.socket) -> dict[str, Any]:
+def _read_order(sock: socket.socket) -> tuple[dict[str, Any], int]:
+    """The client's line, and its length in bytes."""
     line = b""
     while not line.endswith(b"\n"):
         byte = sock.recv(1)
@@ -98,7 +103,7 @@ def _read_order(sock: socket.socket) -> dict[str, Any]:
             raise SystemExit("bulk: the client left before it said what to do")
         line += byte
     order: dict[str, Any] = json.loads(line)
-    return order
+    return order, len(line)
 
 
 def main() -> None:
@@ -110,11 +115,12 @@ def main() -> None:
     parser.add_argument("--bytes", type=int)
     parser.add_argument("--after-s", type=float, default=0.0)
     options = parser.parse_args()
+    preface_bytes = 0
     if options.role == "serve":
         # The listener stays open, as in any server: Linux answers an MPTCP join through it.
         listener = listen(options.address, options.port)
         sock, _ = listener.accept()
-        order = _read_order(sock)
+        order, preface_bytes = _read_order(sock)
     else:
         sleep_until(now_ns() + int(options.after_s * 1e9))
         sock = connect(options.address, options.port, options.bind)
@@ -125,7 +131,7 @@ def main() -> None:
     if (order["direction"] == "down") == (options.role == "serve"):
         send_stream(sock, order, options.out)
     else:
-        receive_stream(sock, options.out)
+        receive_stream(sock, options.out, preface_bytes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What a workload is: a server program on the CN, a client program on the MN, and how their start and end are seen."""
+"""What a workload is: a server program on the CN, a client program on the MN, and how their start and end are seen.
+
+Where a workload has the parameter `opened_by`, the CN may have the client.
+"""
 
 import sys
 from pathlib import Path
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from experiments.testbed import Testbed
 
 START_TIMEOUT_S = 30.0
+MN, CN = "mn", "cn"
+ANY_ADDRESS = {4: "0.0.0.0", 6: "::"}
 
 
 class RunningWorkload:
@@ -60,6 +65,8 @@ class Workload:
     """"tcp" or "udp": what the programs open."""
     parameters: ClassVar[dict[str, Any]] = {}
     """Names and default values of the parameters."""
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Parameters that are one of several words; all others are numbers."""
 
     def __init__(self, spec: WorkloadSpec) -> None:
         unknown = sorted(set(spec.parameters) - set(self.parameters))
@@ -68,6 +75,11 @@ class Workload:
             raise RoamlabError(f"workload {self.kind}: unknown parameter {', '.join(unknown)}; it has: {valid}")
         for name, value in spec.parameters.items():
             if value is None and self.parameters[name] is None:
+                continue
+            if name in self.choices:
+                if value not in self.choices[name]:
+                    words = ", ".join(self.choices[name])
+                    raise RoamlabError(f"workload {self.kind}: {name} = {value!r} must be one of {words}")
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < 1e15:
                 raise RoamlabError(f"workload {self.kind}: {name} = {value!r} must be a number, at least 1")
@@ -84,25 +96,37 @@ class Workload:
         return [sys.executable, "-m", module, role, "--out", str(out), "--address", address, "--port", str(self.port)]
 
     def server_command(self, out: Path, address: str, scenario: Scenario) -> list[str]:
-        """The program on the CN."""
+        """The program on the CN, or on the MN when the CN calls."""
         return self._peer("serve", out, address)
 
     def client_command(self, out: Path, address: str, bind: str | None, scenario: Scenario, seed: int) -> list[str]:
-        """The program on the MN."""
+        """The program on the MN, or on the CN when that calls."""
         return self._peer("connect", out, address) + (["--bind", bind] if bind else [])
 
+    @property
+    def called(self) -> bool:
+        """Does the CN open the connection?"""
+        return bool(self.values.get("opened_by") == CN)
+
     def serve(self, out: Path, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, suffix: str = "") -> NodeProcess:
-        """Start the CN's program, with its records in the folder `out`; it will report `ready`."""
-        command = self.server_command(out, bed.listen_address(scenario.family), scenario)
-        return bed.spawn(bed.cn, mechanism.command(command, bed.cn.name), f"server{suffix}", reports=True)
+        """Start the program that is called, with its records in the folder `out`; it will report `ready`."""
+        if self.called:
+            # A server is joined at all its addresses: a kernel refuses a join to one without a listener.
+            node, address = bed.mn, ANY_ADDRESS[scenario.family]
+        else:
+            node, address = bed.cn, bed.listen_address(scenario.family)
+        command = self.server_command(out, address, scenario)
+        return bed.spawn(node, mechanism.command(command, node.name), f"server{suffix}", reports=True)
 
     def connect(
         self, out: Path, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int, suffix: str = ""
     ) -> NodeProcess:
-        """Start the MN's program; it will report `connected`."""
-        address, bind = mechanism.server_address(bed), mechanism.client_address(bed)
+        """Start the program that opens the connection; it will report `connected`."""
+        node, address, bind = bed.mn, mechanism.server_address(bed), mechanism.client_address(bed)
+        if self.called:
+            node, address, bind = bed.cn, mechanism.contact_address(bed), None
         command = self.client_command(out, address, bind, scenario, seed)
-        return bed.spawn(bed.mn, mechanism.command(command, bed.mn.name), f"client{suffix}", reports=True)
+        return bed.spawn(node, mechanism.command(command, node.name), f"client{suffix}", reports=True)
 
     def start(self, bed: "Testbed", mechanism: Mechanism, scenario: Scenario, seed: int) -> RunningWorkload:
         """Start server and client; return when the connection is there: that is time 0 of the scenario."""

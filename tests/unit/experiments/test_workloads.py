@@ -71,6 +71,7 @@ def test_bulk_stream_is_the_seed_s_and_hashes_agree(tmp_path: Path, direction: s
         assert found["complete"]
         assert found["bytes"] == size
         assert found["sha256"] == hashlib.sha256(stream).hexdigest()
+    assert bool(summary(tmp_path, "receiver")["preface_bytes"]) == (direction == "up"), "the client's line goes the same way"
     rows = [tuple(map(int, line.split(","))) for line in (tmp_path / "progress.csv").read_text().splitlines()[1:]]
     assert rows == sorted(rows)
     assert rows[-1][1] == size

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.connections import reconstruct
+from analysis.contact import Contact
 from analysis.measures import Datagrams, Handover, measure_datagrams, measure_stream
 from analysis.measures.audit import Audit
 from analysis.measures.homeroute import HomeAgentUse
@@ -65,16 +66,28 @@ def test_every_field_of_a_run_is_documented_and_no_other():
     assert sorted(documented("load")) == sorted(field.name for field in fields(Load))
     assert sorted(documented("load phases")) == sorted(load_phases())
     assert sorted(documented("audit")) == sorted(field.name for field in fields(Audit))
+    assert sorted(documented("contact")) == sorted(field.name for field in fields(Contact))
     assert sorted(documented("movement")) == sorted(field.name for field in fields(Movement))
 
 
 def test_all_kinds_are_known():
-    known = {"streams", "datagrams", "handovers", "switches", "home_agent", "load", "load phases", "audit", "movement"}
+    known = {
+        "streams",
+        "datagrams",
+        "handovers",
+        "switches",
+        "home_agent",
+        "load",
+        "load phases",
+        "audit",
+        "movement",
+        "contact",
+    }
     assert {kind for _, kinds in NAMES.findall(TEXT) for kind in kinds.split(", ")} == known
 
 
 def test_metrics_in_the_text_exist():
-    kinds = (Handover, Switch, HomeAgentUse, Load, LoadPhase, LinkUse, Audit, Movement)
+    kinds = (Handover, Switch, HomeAgentUse, Load, LoadPhase, LinkUse, Audit, Movement, Contact)
     known = streams() | datagrams() | {field.name for kind in kinds for field in fields(kind)}
     mentioned = set(re.findall(r"`([a-z]+(?:_[a-z]+)*_(?:ms|s|bytes|packets|ratio|mbit|datagrams))`", TEXT))
     assert mentioned - {"measure_datagrams"} <= known
