@@ -45,7 +45,7 @@ SUBFLOWS = {"OFOQueueTail", "OFOQueue", "OFOMerge", "DuplicateData", "RcvWndConf
 JOINED_BY_PROXY = SUBFLOWS | {"MPJoinSynRx", "MPJoinAckRx"}
 JOINED_BY_KERNEL = SUBFLOWS | {"MPJoinSynTx", "MPJoinSynAckRx"}
 STALLS_MAX = 3
-"""Expirations of the data-level timer (200 ms) that a stalled machine may cause in any scenario; lost data would cause dozens."""
+"""Expirations of the data-level timer (200 ms) that a stalled machine may cause anywhere; lost data would cause dozens."""
 # The data-level timer, and the subflow that the kernel takes out of use after retransmissions.
 BREAK = {"MPTCPRetrans", "SubflowStale", "SubflowRecover"}
 
