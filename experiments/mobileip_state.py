@@ -109,16 +109,21 @@ def _of_foreign_agent(name: str, status: Mapping[str, Any]) -> list[Binding]:
 
 
 def _of_mobile_node(name: str, status: Mapping[str, Any]) -> list[Binding]:
-    bound = {row["interface"]: row for row in status["bindings"]}
-    devices = {row["interface"]: row["device"] for row in status["tunnels"]}
+    """The interfaces of every home address."""
+    cores = [status["core"], *status["core"].get("further", ())]
     found = []
-    for row in status["core"]["interfaces"]:
-        binding = bound.get(row["name"], {})
-        words = [row["state"], "held" if row["held"] else "", "" if row["validated"] or not binding else "not validated"]
-        found.append(
-            Binding(name, status["home_address"] or "", row["bid"], row["care_of"] or "", binding.get("label"),
-                    binding.get("remaining_s"), ", ".join(word for word in words if word), devices.get(row["name"], ""))
-        )  # fmt: skip
+    for core in cores:
+        home, several = core.get("home_address") or status["home_address"] or "", len(cores) > 1
+        bound = {row["interface"]: row for row in status["bindings"] if not several or row["home_address"] == home}
+        devices = {row["interface"]: row["device"] for row in status["tunnels"]
+                   if not several or row["remote"] == core["home_agent"]}  # fmt: skip
+        for row in core["interfaces"]:
+            binding = bound.get(row["name"], {})
+            words = [row["state"], "held" if row["held"] else "", "" if row["validated"] or not binding else "not validated"]
+            found.append(
+                Binding(name, home, row["bid"], row["care_of"] or "", binding.get("label"),
+                        binding.get("remaining_s"), ", ".join(word for word in words if word), devices.get(row["name"], ""))
+            )  # fmt: skip
     return found
 
 

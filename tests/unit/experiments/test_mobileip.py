@@ -19,7 +19,9 @@ from topologies.mobile_host import to_toml
 
 NAMES = [cls.name for cls in MOBILE_IP_MECHANISMS]
 TWO_HOMES = [cls.name for cls in SEVERAL_HOMES_MECHANISMS if cls.transport == "tcp"]
-EXPERIMENTS = ["mip4-outage", "mip4-handover", "ha-restart", "flow-binding", "aggregation", "nat", "roaming", "balancing"]
+EXPERIMENTS = ["mip4-outage", "mip4-handover", "ha-restart", "flow-binding", "aggregation", "nat", "roaming", "balancing",
+               "mip-mptcp-failures", "mip-mptcp-orders", "mip-mptcp-providers", "mip-mptcp-late-address",
+               "mip-mptcp-contact"]  # fmt: skip
 THREE = {"access": ["wlan", "lte", {"name": "cdma", "profile": "lte"}], "homes": 1}
 READERS = {"home-agent": home_agent.read_config, "mobile-node": mobile_node.read_config,
            "foreign-agent": foreign_agent.read_config}  # fmt: skip
@@ -162,12 +164,13 @@ def test_the_experiments_fit_their_topologies(name: str) -> None:
     experiment = catalogue.load(name)
     assert set(experiment.mechanisms) <= set(mechanisms.REGISTRY)
     assert experiment.claims
+    homes = max(mechanisms.REGISTRY[mechanism].homes for mechanism in experiment.mechanisms)
     sources = (ROOT / "docs" / "references.bib").read_text()
     for claim in experiment.claims:
         assert claim.source is None or f"{{{claim.source.key}," in sources, claim.id
         assert isinstance(claim.bound.value, (int, float)), claim.id
     for scenario in experiment.scenarios:
-        parameters = registry.with_homes(scenario.topology, scenario.parameters, 1)
+        parameters = registry.with_homes(scenario.topology, scenario.parameters, homes)
         events.check_targets(scenario.events, registry.make(scenario.topology, parameters))
         assert all(event.at_s < scenario.duration_s for event in scenario.events)
 

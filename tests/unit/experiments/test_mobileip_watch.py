@@ -104,6 +104,22 @@ def test_both_ends_are_shown_with_what_is_known_there(lab: dict[str, Any]) -> No
     assert found["tunnels"][0]["out_mbit"] == 0.0
 
 
+def test_both_home_addresses_of_a_mobile_node_are_shown() -> None:
+    status, other = mobile_node(), ("10.34.0.100", "10.34.0.2")
+    core = {**status["core"], "home_address": HOME, "home_agent": AGENT}
+    further = {**core, "home_address": other[0], "home_agent": other[1]}
+    rows = [
+        {**row, "home_address": home, "label": label}
+        for row in status["bindings"]
+        for home, label in ((HOME, 7), (other[0], 8))
+    ]
+    ways = [*status["tunnels"], tunnel("mip2", WLAN, other[1], 5, interface="mn-wlan")]
+    both = {**status, "core": {**core, "further": [further]}, "bindings": rows, "tunnels": ways}
+    found = mobileip_state.bindings("mn", "mobile-node", both)
+    assert [(row.home_address, row.label, row.tunnel) for row in found if row.care_of] == [
+        (HOME, 7, "mip1"), (other[0], 8, "mip2")]  # fmt: skip
+
+
 def test_rates_are_growth_over_time_and_nothing_for_another_tunnel() -> None:
     agent = AgentSocket(7, "run", "ha1", "home-agent", Path("x"))
     before, now = Sample(agent, 10.0, home_agent(0)), Sample(agent, 12.0, home_agent(1000))
