@@ -231,7 +231,8 @@ def _metric_name(metric: str) -> str:
 
 
 def claim_strips(chapter: Chapter, claim: Claim) -> list[Strip]:
-    """Rows of a claim's figure: its own mechanisms and what it compares with, all others of the experiment in grey.
+    """Rows of a claim's figure: its own mechanisms and what it compares with, be it mechanisms or scenarios; all others of the
+    experiment in grey.
 
     What is a yes or a no is shown by the handover gap, which has no end where a connection did not survive.
     """
@@ -239,8 +240,11 @@ def claim_strips(chapter: Chapter, claim: Claim) -> list[Strip]:
     order = [name for name, _ in chapter.campaign.mechanisms]
     about = {part.mechanism for part in claim.parts} | set(claim.others)
     workloads = workloads_of(chapter.campaign, chapter.results) or {"": ""}
+    elsewhere = [name for name, _ in chapter.campaign.scenarios if name in claim.others]
     strips = []
-    for scenario, workload in dict.fromkeys((part.scenario, part.workload) for part in claim.parts):
+    for scenario, workload in dict.fromkeys(
+        (name, part.workload) for part in claim.parts for name in (part.scenario, *elsewhere)
+    ):
         group = chapter.labels.get(scenario, scenario) + (f" · {workloads[workload]}" if len(workloads) > 1 else "")
         for kind, mechanism in enumerate(order):
             judged = [run for run in select(chapter.results, mechanism, scenario, workload) if run.judged]

@@ -115,6 +115,17 @@ def test_others_are_drawn_grey_and_what_is_compared_is_not(campaign):
     assert all(strip.spread.values for strip in claim_strips(chapter, lives)), "a yes or no is shown by the gap"
 
 
+def test_a_scenario_that_is_compared_with_is_drawn(campaign):
+    data = json.loads(campaign.read_text())
+    bound = {"op": "<=", "value": 1.0, "unit": "ms", "other_scenarios": ["calm"]}
+    data["scenarios"].append({"name": "calm", "label": "calm"})
+    campaign.write_text(json.dumps(data | {"claims": [syn.claim(id="calmer", bound=bound)]}))
+    chapter = judge(load_campaign(campaign))
+    groups = dict.fromkeys(strip.group for strip in claim_strips(chapter, chapter.claims[0]))
+    assert len(groups) == 2
+    assert "calm" in groups
+
+
 def test_a_missing_run_is_told(campaign, tmp_path):
     data = json.loads(campaign.read_text())
     campaign.write_text(json.dumps(data | {"runs": [*data["runs"], "gone"], "repetitions": 3}))
