@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agents.core.mobileip.actions import Balancing, Encapsulation, Forwarding, Tunnel
 from agents.core.source_routing import MAIN_TABLE
-from agents.kernel.mobileip import nftables
+from agents.kernel.mobileip import nft_counters, nftables
 from agents.kernel.mobileip.netlink import THROW, UNREACHABLE, MobileNetlink
 from agents.kernel.mobileip.nft import NftError, nft
 from agents.kernel.mobileip.nftables import MARK_MASK, Side, mark_of
@@ -259,16 +259,9 @@ class Forwarder:
     def counters(self) -> dict[str, int]:
         """Packets dropped: out of a tunnel but of no binding, and by the policy."""
         try:
-            text = nft(f"list counters table ip {nftables.TABLE}")
-        except NftError:
+            return nft_counters.packets(nftables.TABLE, nftables.COUNTERS)
+        except OSError:
             return {}
-        words, result, name = text.split(), {}, ""
-        for at, word in enumerate(words):
-            if word == "counter":
-                name = words[at + 1]
-            elif word == "packets":
-                result[name] = int(words[at + 1])
-        return result
 
     def rows(self, limit: int, wanted: Iterable[str] = ()) -> list[dict[str, Any]]:
         """The forwarding of home addresses: at most so many, those that are `wanted` first."""

@@ -21,6 +21,7 @@ MARK_BIT: Final = 0x0800_0000
 MARK_MASK: Final = 0x0800_FFFF
 """Bits of a packet's mark that are ours; the others stay as they are."""
 _OTHERS = 0xFFFF_FFFF & ~MARK_MASK
+COUNTERS: Final = ("not_of_a_binding", "dropped_by_policy")
 _PORTS = "ip protocol { 6, 17, 33, 132, 136 }"
 """Protocols whose first four octets are ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 
