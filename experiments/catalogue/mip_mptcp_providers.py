@@ -6,7 +6,8 @@ PAPER = "mobile-host-multihoming"
 LOST_S, DURATION_S = 4.0, 13.0
 _VISITED = ({"name": "wlan", "prefixes": 2}, "lte")
 # Providers are numbered as the networks are built: access networks before home networks.
-_HOME, _FOREIGN = {"homes": 1, "home_prefixes": 2}, {"homes": 1, "home_prefixes": 2, "access": _VISITED}
+_HOME: dict[str, object] = {"homes": 1, "home_prefixes": 2}
+_FOREIGN: dict[str, object] = {**_HOME, "access": _VISITED}
 
 
 def _lost(name: str, label: str, node: str, parameters: dict[str, object]) -> Scenario:

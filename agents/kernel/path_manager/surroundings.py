@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from ipaddress import ip_address
+from itertools import chain
 from typing import Any
 
 from agents.core.path_manager.values import Kind, LocalAddress
@@ -18,7 +20,7 @@ class Surroundings:
 
     def __init__(self, file: PathManagerFile, kernel: Kernel) -> None:
         self._file, self._kernel = file, kernel
-        self._told: dict[str, Home] = {}
+        self._told: dict[str, list[Home]] = {}
         self.withheld: set[str] = set()
         """Interfaces whose addresses shall not be used, by command."""
         self.silent: dict[str, str] = {}
@@ -29,7 +31,7 @@ class Surroundings:
         for node in self._file.mobile_nodes:
             await self._ask(node)
         snapshot = await self._kernel.snapshot()
-        homes = {home.address: home for home in (*self._file.homes, *self._told.values())}
+        homes = {home.address: home for home in (*self._file.homes, *chain.from_iterable(self._told.values()))}
         present = {str(ip_address(item.address)) for item in snapshot.addresses}
         found = [item for home in homes.values() if (item := await self._home(home, present)) is not None]
         found += await self._care_of(snapshot, set(homes))
@@ -66,9 +68,18 @@ class Surroundings:
             self.silent[node.control] = str(error) or type(error).__name__
             return
         self.silent.pop(node.control, None)
-        address, agent = status.get("home_address"), (status.get("core") or {}).get("home_agent", "")
-        if isinstance(address, str) and address:
-            self._told[node.control] = Home(str(ip_address(address)), str(agent), node.cost, node.domain)
+        self._told[node.control] = homes_of(status, node)
+
+
+def homes_of(status: Mapping[str, Any], node: MobileNode) -> list[Home]:
+    """The home addresses that a mobile node's agent tells; an agent of before tells one."""
+    first = {"home_address": status.get("home_address"), "home_agent": (status.get("core") or {}).get("home_agent", "")}
+    rows = status.get("homes") or [first]
+    return [
+        Home(str(ip_address(row["home_address"])), str(row.get("home_agent", "")), node.cost, node.domain)
+        for row in rows
+        if row.get("home_address")
+    ]
 
 
 async def _status(path: str) -> dict[str, Any]:
