@@ -222,7 +222,7 @@ def _figures(chapter: Chapter) -> Iterator[tuple[str, Figure]]:
         if claim.yes_or_no:
             yield anchor(chapter, claim), strip_figure(strips, GAP_NAME, "ms")
         else:
-            limit = None if claim.others else Limit(claim.value, f"asked: {claim.bound_text}")
+            limit = None if claim.others else Limit(claim.value, claim.bound_text)
             yield anchor(chapter, claim), strip_figure(strips, _metric_name(claim.metric), claim.unit, limit)
 
 
