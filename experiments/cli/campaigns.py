@@ -17,6 +17,7 @@ from experiments.cli.guest import open_guest, print_times
 from experiments.cli.options import profiles_option
 from experiments.cli.terminal import ProgressObserver, QuietObserver
 from experiments.guest.qemu import VIRTUAL_TIME
+from experiments.mechanisms import REGISTRY
 from experiments.model import Experiment
 from experiments.places import Here, Place
 from experiments.runner import Campaign
@@ -25,7 +26,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-m", "--mechanism", "mechanism_names", multiple=True, help="Only this mechanism; may be repeated."),
     click.option("-s", "--scenario", "scenario_names", multiple=True, help="Only this scenario; may be repeated."),
     click.option("-w", "--workload", "workload_kind", help="Another workload than the experiment's own."),
-    click.option("-j", "--jobs", type=click.IntRange(1, 64), help="Runs at a time. Default: two for every CPU, one in guests."),
+    click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(1, 64),
+        help="Runs at a time. Default: two for every CPU; one in guests, and where agents touch every packet.",
+    ),
     click.option("--seed", type=click.IntRange(0, 2**31), help="Seed of the first repetition."),
     click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True),
     click.option("--json", "as_json", is_flag=True, help="As JSON on standard output."),
@@ -75,7 +81,7 @@ class Plan:
                 experiment=self.experiment,
                 results=self.results,
                 observer=observer,
-                jobs=self.jobs or default_jobs(guest),
+                jobs=self.jobs or default_jobs(guest, self.experiment.mechanisms),
                 repetitions=self.repetitions,
                 seed=self.seed,
                 same_seed=self.same_seed,
@@ -89,10 +95,14 @@ class Plan:
         return campaign
 
 
-def default_jobs(guest: str | None) -> int:
-    """Runs at a time: native runs mostly wait, a guest in virtual time fills a CPU, guests in real time disturb each other."""
+def default_jobs(guest: str | None, mechanisms: Sequence[str]) -> int:
+    """Runs at a time: most native runs wait, others fill a CPU, as does a guest in virtual time; guests in real time disturb
+    each other.
+    """
     cpus = os.cpu_count() or 1
-    return 2 * cpus if guest is None else cpus if guest == VIRTUAL_TIME else 1
+    if guest is not None:
+        return cpus if guest == VIRTUAL_TIME else 1
+    return 1 if any(REGISTRY[name].fills_cpu for name in mechanisms) else 2 * cpus
 
 
 def analysis_command(*arguments: str | Path) -> list[str]:

@@ -22,6 +22,8 @@ class Mechanism:
     """False: UDP passes it by, so that a UDP workload would not show the mechanism."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of features in `experiments.features` without which the verdict is `unsupported`."""
+    fills_cpu: ClassVar[bool] = False
+    """Its agents touch every packet in Python: unless the user says otherwise, such runs are measured one at a time."""
     homes: ClassVar[int] = 0
     """Home networks, each with a home agent's node, that the topology must have for it; it gets them if it has fewer."""
 

@@ -34,6 +34,7 @@ class MobileIp(Mechanism):
     name: ClassVar[str] = "mip4"
     label: ClassVar[str] = "Mobile IPv4"
     summary: ClassVar[str] = "Mobile IPv4 with one binding: a tunnel between home agent and the MN's preferred network"
+    fills_cpu: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("nft-flows",)
     homes: ClassVar[int] = 1
     home: ClassVar[Home] = Home()

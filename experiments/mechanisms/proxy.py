@@ -22,6 +22,7 @@ class ProxyProxy(Mechanism):
     name: ClassVar[str] = "proxy-proxy"
     label: ClassVar[str] = "proxy ↔ proxy"
     summary: ClassVar[str] = "TCP with a header-rewriting MPTCP proxy on both hosts; a backup subflow on every further path"
+    fills_cpu: ClassVar[bool] = True
     transport: ClassVar[str] = "mptcp"
     carries_udp: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("nfqueue", "conntrack", "iptables")
