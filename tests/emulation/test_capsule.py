@@ -36,7 +36,8 @@ box.wait()
 
 @contextlib.contextmanager
 def _started(mark: str, argv: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    """A process with the mark, ended at the latest with the block."""
+    """A process with the mark, ended at the latest with the block. With nohup even tests would ignore SIGHUP."""
+    argv = ["env", "--default-signal=HUP", *argv]
     environment = {**capsule.environment(), MARK: mark}
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True, cwd=capsule.ROOT) as process:
         try:

@@ -35,8 +35,8 @@ def roamlab(results: Path, *options: str, mark: str, shell: bool = False) -> Ite
     argv = [str(ROAMLAB), "run", str(SHORT), "--results", str(results), "--json", *scenario, *options]
     if shell:  # the second command keeps the shell from becoming roamlab itself
         argv = ["sh", "-c", '"$0" "$@"; true', *argv]
-    # Who is started in the background of a script ignores SIGINT, and so does whom he starts.
-    argv = ["env", "--default-signal=INT", *argv]
+    # Who is started in the background of a script ignores SIGINT, with nohup SIGHUP, and so does whom he starts.
+    argv = ["env", "--default-signal=INT,HUP", *argv]
     env = {**environment(), MARK: mark}
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -88,7 +88,8 @@ def addresses_of(net: Any, interface: str, node: str = "mn") -> list[str]:
 
 def ping(net: Any, source: str, destination: str, count: int = 5) -> tuple[bool, str]:
     """Whether all packets from `source` were answered, and the output."""
-    arguments = ["ping", "-n", "-i", "0.02", "-c", str(count), "-W", "0.5", "-I", source, destination]
+    # After the last packet ping waits for one interval at least; a busy machine may be late by tens of milliseconds.
+    arguments = ["ping", "-n", "-l", "3", "-i", "0.3", "-c", str(count), "-W", "0.5", "-I", source, destination]
     output, errors, status = net["mn"].pexec(arguments)
     return status == 0 and f"{count} received" in output, output + errors
 
