@@ -21,7 +21,7 @@ from tests.pcaps import applications as app
 from topologies.links.netns import inside
 from topologies.waiting import wait_until
 
-pytestmark = pytest.mark.emulation
+pytestmark = [pytest.mark.emulation, pytest.mark.long]
 PORT = 5001
 BYTES = 600_000
 FORBIDDEN = (

@@ -110,9 +110,7 @@ class Connection:
     vain_since: tuple[int, int] = (0, -1)
     vain_heard_s: float = 0.0
     window_edge: int = 0
-    """The largest t that this host's TCP may send, as the peer's data ACKs and windows say."""
-    window_waiting: int = 0
-    """A larger one that waits, or 0; see `offer_window`."""
+    """The largest t that the peer's windows allow, as its data ACKs and windows say."""
     window: int = 0
     """The window field that this host's TCP was given last."""
     local_fin: int | None = None
@@ -405,26 +403,6 @@ class Connection:
     def untouched(self) -> bool:
         """Has the connection always been what TCP would have made of it? Then it can go on without the proxy."""
         return self.next_number == 1 and self.state is not State.CLOSED
-
-    def offer_window(self, subflow: Subflow, edge: int) -> None:
-        """The peer's window allows everything before t = `edge`, it says on a subflow.
-
-        All subflows share it (RFC 8684 section 3.3.5). But a firewall on the path that we send by knows the windows that
-        were announced there, and calls what is behind them invalid. So while data is under way on one subflow, a window
-        that another one tells waits for the ACK of that data.
-        """
-        if subflow is self.active:
-            self.window_edge = max(self.window_edge, edge)
-        else:
-            self.window_waiting = max(self.window_waiting, edge)
-        self.take_waiting_window()
-
-    def take_waiting_window(self) -> None:
-        """Use what another subflow has told, unless data is under way on the one that we send by."""
-        if self.active is None or self.active.send_acked >= self.active.send_next:
-            self.window_edge = max(self.window_edge, self.window_waiting)
-        if self.window_waiting <= self.window_edge:
-            self.window_waiting = 0
 
     def window_for(self, tan: int) -> int:
         """The window field for this host's TCP; the peer's windows count from its data ACK (RFC 8684 section 3.3.5)."""

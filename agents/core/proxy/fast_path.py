@@ -103,7 +103,6 @@ def _at_rest(connection: Connection, subflow: Subflow) -> bool:
         and connection.local_fin is None
         and connection.remote_fin is None
         and subflow.fin_at is None
-        and connection.window_waiting == 0
         and not (connection.fallback or connection.timers_changed or connection.policy_due)
         and (len(connection.subflows) == 1 or all(other is subflow or _idle(other) for other in connection.subflows))
     )

@@ -170,7 +170,7 @@ def _take_data_ack(connection: Connection, subflow: Subflow, segment: Segment, d
     dan = unwrap(dss.ack, connection.idsn_local, connection.dan)
     if not connection.take_data_ack(dan):
         return False
-    connection.offer_window(subflow, dan + (segment.window << subflow.window_scale))
+    connection.window_edge = max(connection.window_edge, dan + (segment.window << subflow.window_scale))
     if connection.local_fin is not None and connection.dan > connection.local_fin:
         connection.change(Input.LOCAL_FIN_ACKED)
     return True
@@ -260,8 +260,7 @@ def _take_ack(connection: Connection, subflow: Subflow, segment: Segment) -> Non
     if connection.fallback:
         connection.dan = max(connection.dan, connection.project_tan()[0])
     if connection.fallback or (segment.dss is None and connection.dan == 1):  # a window belongs to a data ACK
-        connection.offer_window(subflow, connection.dan + (segment.window << subflow.window_scale))
-    connection.take_waiting_window()
+        connection.window_edge = max(connection.window_edge, connection.dan + (segment.window << subflow.window_scale))
 
 
 def _acknowledgement(

@@ -322,19 +322,6 @@ def test_windows_count_from_the_data_ack() -> None:
     assert peer.connection.window_edge == 1001 + (1000 << 7)
 
 
-def test_a_window_told_by_another_subflow_waits_for_the_data_under_way() -> None:
-    """A firewall on the sending path knows only the windows that were announced there."""
-    peer, a, b = pair()
-    peer.host(1000)
-    before = peer.connection.window_edge
-    peer.far(b, dan=1, window=2000)
-    assert peer.connection.window_edge == before
-    peer.far(a, san=1001, dan=1001, window=512)
-    assert peer.connection.window_edge == 1 + (2000 << 7), "nothing is under way any more"
-    peer.far(b, dan=1001, window=3000)
-    assert peer.connection.window_edge == 1001 + (3000 << 7)
-
-
 def test_a_closed_window_is_passed_on() -> None:
     peer = Peer().open()
     edge = peer.connection.window_edge
